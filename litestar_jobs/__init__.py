@@ -1,0 +1,30 @@
+"""Durable, typed, observable background jobs for Litestar, in the PostgreSQL that the application already has.
+
+``@job`` defines, ``jobs.enqueue(...)`` enqueues, ``JobsPlugin`` puts it all into an application.
+"""
+
+from litestar_jobs.config import JobsConfig, WorkerConfig
+from litestar_jobs.context import JobContext
+from litestar_jobs.define import Job, job
+from litestar_jobs.enqueue import JobsClient
+from litestar_jobs.plugin import Jobs, JobsPlugin
+from litestar_jobs.request import JobRequest
+from litestar_jobs.retry import Exponential, Fixed, Never
+from litestar_jobs.row import JobRow, JobStatus
+
+__all__ = (
+    "Exponential",
+    "Fixed",
+    "Job",
+    "JobContext",
+    "JobRequest",
+    "JobRow",
+    "JobStatus",
+    "Jobs",
+    "JobsClient",
+    "JobsConfig",
+    "JobsPlugin",
+    "Never",
+    "WorkerConfig",
+    "job",
+)

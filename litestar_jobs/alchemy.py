@@ -1,0 +1,218 @@
+"""SQLAlchemy and advanced-alchemy: the application's own sessions.
+
+Statements go through ``exec_driver_sql``, never through the raw connection: SQLAlchemy's asyncpg dialect begins a
+transaction lazily, with its own first statement, and what bypasses it stays after a rollback.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, TypeAlias
+
+from advanced_alchemy.extensions.litestar import SQLAlchemyAsyncConfig, SQLAlchemyInitPlugin, SQLAlchemySyncConfig
+from litestar.concurrency import sync_to_thread
+from litestar.di import Provide
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
+from sqlalchemy.orm import Session, scoped_session
+
+from litestar_jobs.database import Database
+from litestar_jobs.errors import ConfigurationError, ConnectionRefused
+
+__all__ = (
+    "AlchemyConfig",
+    "alchemy_configs",
+    "database_of",
+    "execute_in_session",
+    "is_sqlalchemy",
+    "numbered_as_named",
+    "open_session",
+    "session_key",
+    "url_of",
+)
+
+AlchemyConfig: TypeAlias = SQLAlchemyAsyncConfig | SQLAlchemySyncConfig
+
+NUMBERED, NAMED = "$1", "%(p1)s"
+DRIVERS = {"asyncpg": NUMBERED, "psycopg": NAMED, "psycopg2": NAMED}
+"""How each driver writes a parameter."""
+
+CONNECT_ARGS = ("host", "port", "ssl", "passfile", "direct_tls", "server_settings", "timeout", "password")
+"""Arguments of an asyncpg engine that our own connections take over."""
+
+COMMITTED = "litestar_jobs_committed"
+
+
+def is_sqlalchemy(connection: object) -> bool:
+    """Whether ``connection`` is one of SQLAlchemy's things."""
+    return type(connection).__module__.startswith("sqlalchemy") or isinstance(
+        connection, AsyncSession | Session | AsyncConnection | Connection
+    )
+
+
+async def execute_in_session(
+    connection: object, sql: str, arguments: Sequence[Any], committed: Callable[[], None]
+) -> None:
+    """Run a statement inside the session's or the connection's transaction, and call ``committed`` once it has."""
+    if isinstance(connection, async_scoped_session | scoped_session):
+        connection = connection()
+    match connection:
+        case AsyncSession():
+            await connection.run_sync(_in_session, sql, arguments, committed)
+        case Session():
+            _in_session(connection, sql, arguments, committed)
+        case AsyncConnection():
+            await connection.run_sync(_in_connection, sql, arguments, committed)
+        case Connection():
+            _in_connection(connection, sql, arguments, committed)
+        case AsyncEngine() | Engine() | async_sessionmaker():
+            raise ConnectionRefused(
+                f"enqueue_with was given a {type(connection).__name__}, which is in no transaction. "
+                "Give it the session or connection that your own writes use."
+            )
+        case _:
+            raise ConnectionRefused(f"enqueue_with does not know {type(connection).__qualname__} of SQLAlchemy")
+
+
+def _in_session(session: Session, sql: str, arguments: Sequence[Any], committed: Callable[[], None]) -> None:
+    execute(session.connection(), sql, arguments)
+    waiting: list[Callable[[], None]] | None = session.info.get(COMMITTED)
+    if waiting is None:
+        waiting = session.info[COMMITTED] = []
+        event.listen(session, "after_commit", _after_commit)
+        event.listen(session, "after_rollback", _after_rollback)
+    waiting.append(committed)
+
+
+def _after_commit(session: Session) -> None:
+    if session.in_nested_transaction():
+        return
+    waiting: list[Callable[[], None]] = session.info[COMMITTED]
+    told, waiting[:] = waiting[:], []
+    for committed in told:
+        committed()
+
+
+def _after_rollback(session: Session) -> None:
+    if session.in_nested_transaction():
+        return
+    session.info[COMMITTED].clear()
+
+
+def _in_connection(connection: Connection, sql: str, arguments: Sequence[Any], committed: Callable[[], None]) -> None:
+    execute(connection, sql, arguments)
+    event.listen(connection, "commit", lambda _: committed(), once=True)
+
+
+def execute(connection: Connection, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
+    """Run a statement of ours, written with ``$1``, whatever the driver; the rows that it answers.
+
+    Raises :exc:`ConnectionRefused` if it is not PostgreSQL or every statement would commit by itself.
+    """
+    dialect = connection.dialect
+    if dialect.name != "postgresql" or dialect.driver not in DRIVERS:
+        raise ConnectionRefused(
+            f"jobs live in PostgreSQL and are written through asyncpg or psycopg, but this connection is "
+            f"{dialect.name}+{dialect.driver}. Use a session of a postgresql+asyncpg:// engine, or jobs.enqueue(...)."
+        )
+    if getattr(connection.connection.dbapi_connection, "autocommit", False):
+        raise ConnectionRefused(
+            "this connection has the isolation level AUTOCOMMIT, so the job could not roll back with your own writes. "
+            "Use an engine or session without it, or jobs.enqueue(...) for a transaction of its own."
+        )
+    if DRIVERS[dialect.driver] is NUMBERED:
+        return connection.exec_driver_sql(sql, tuple(arguments)).all()
+    named = {f"p{number}": value for number, value in enumerate(arguments, 1)}
+    return connection.exec_driver_sql(numbered_as_named(sql), named).all()
+
+
+@cache
+def numbered_as_named(sql: str) -> str:
+    """``$1`` as ``%(p1)s``, for psycopg."""
+    return re.sub(r"\$(\d+)", r"%(p\1)s", sql.replace("%", "%%"))
+
+
+class AsyncJobSession:
+    """A job's session of an asynchronous engine."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self.session = session
+
+    def in_transaction(self) -> bool:
+        return self.session.in_transaction()
+
+    async def execute(self, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
+        return await self.session.run_sync(lambda session: execute(session.connection(), sql, arguments))
+
+    async def commit(self) -> None:
+        await self.session.commit()
+
+    async def rollback(self) -> None:
+        await self.session.rollback()
+
+    async def close(self) -> None:
+        await self.session.close()
+
+
+class SyncJobSession:
+    """A job's session of a synchronous engine: what waits for the database does so in a thread."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def in_transaction(self) -> bool:
+        return self.session.in_transaction()
+
+    async def execute(self, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
+        return await sync_to_thread(lambda: execute(self.session.connection(), sql, arguments))
+
+    async def commit(self) -> None:
+        await sync_to_thread(self.session.commit)
+
+    async def rollback(self) -> None:
+        await sync_to_thread(self.session.rollback)
+
+    async def close(self) -> None:
+        await sync_to_thread(self.session.close)
+
+
+def alchemy_configs(plugins: Iterable[object]) -> list[AlchemyConfig]:
+    """The configurations of the SQLAlchemy plugins among these."""
+    return [config for plugin in plugins if isinstance(plugin, SQLAlchemyInitPlugin) for config in plugin.config]
+
+
+def open_session(config: AlchemyConfig) -> AsyncJobSession | SyncJobSession:
+    """A new session, not the request's: its end is the job's."""
+    session = config.create_session_maker()()
+    return AsyncJobSession(session) if isinstance(session, AsyncSession) else SyncJobSession(session)
+
+
+def session_key(config: AlchemyConfig, provided: Mapping[str, Provide]) -> str | None:
+    """The name under which jobs get a session of this configuration; None if the application put something of its
+    own in its place."""
+    provide = provided.get(config.session_dependency_key)
+    return config.session_dependency_key if provide and provide.dependency == config.provide_session else None
+
+
+def database_of(config: AlchemyConfig) -> Database:
+    """The database that the configuration's engine leads to, for connections of our own."""
+    url = config.get_engine().url
+    arguments = {name: value for name, value in _connect_args(config).items() if name in CONNECT_ARGS}
+    return Database(url.render_as_string(hide_password=False), **arguments)
+
+
+def _connect_args(config: AlchemyConfig) -> Mapping[str, Any]:
+    given = getattr(config.engine_config, "connect_args", None)
+    return given if isinstance(given, Mapping) else {}
+
+
+def url_of(config: AlchemyConfig) -> str:
+    """Where the configuration's engine leads to, as a URL; the engine is not made."""
+    if config.engine_instance is not None:
+        return config.engine_instance.url.render_as_string(hide_password=False)
+    if config.connection_string is None:
+        raise ConfigurationError(
+            "the application's advanced-alchemy configuration has no connection_string and no engine_instance; "
+            "name the jobs' database with JobsConfig(dsn=...)"
+        )
+    return config.connection_string

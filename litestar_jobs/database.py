@@ -1,0 +1,176 @@
+"""Where the jobs live: connections to PostgreSQL through asyncpg, and nothing about jobs.
+
+Hot statements have a connection of their own each (:class:`Link`): a pool resets a connection whenever it is given
+back, which is a round trip for every statement.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol, TypeAlias
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from litestar_jobs.errors import ConfigurationError, DatabaseUnreachable
+
+__all__ = ("BAD_ROW", "MISSING_SCHEMA", "UNAVAILABLE", "Database", "Fetch", "Link", "Record")
+
+UNAVAILABLE: tuple[type[BaseException], ...] = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.exceptions.OperatorInterventionError,
+    asyncpg.exceptions.InsufficientResourcesError,
+    asyncpg.exceptions.ReadOnlySQLTransactionError,
+)
+"""What a driver raises when the database cannot be talked to at the moment, and may be again later."""
+
+BAD_ROW: tuple[type[BaseException], ...] = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.exceptions.ProgramLimitExceededError,
+)
+"""What one row of a batch can do to the whole batch."""
+
+MISSING_SCHEMA: tuple[type[BaseException], ...] = (
+    asyncpg.UndefinedTableError,
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.UndefinedFunctionError,
+)
+
+CONNECT_TIMEOUT = 10.0
+COMMAND_TIMEOUT = 60.0
+"""Seconds after which a statement is given up: long for any statement of ours, short for a connection that is dead."""
+
+SETTINGS = {
+    "application_name": "litestar_jobs",
+    # The tables turn over wholly, so a plan made while one was empty must not read it whole for ever after.
+    "enable_seqscan": "off",
+    # Compiling a plan takes longer than any statement here.
+    "jit": "off",
+}
+
+
+class Record(Protocol):
+    """A row, read by name."""
+
+    def __getitem__(self, key: str, /) -> Any: ...
+
+
+Fetch: TypeAlias = Callable[..., Awaitable[Sequence[Record]]]
+
+
+class Database:
+    """Knows how to connect. ``repr`` and errors show where to, never the password."""
+
+    def __init__(self, dsn: str, **connect: Any) -> None:
+        """``connect`` are further arguments for :func:`asyncpg.connect`, such as ``ssl``."""
+        scheme = dsn.partition("://")[0]
+        if scheme.partition("+")[0] not in {"postgresql", "postgres"}:
+            raise ConfigurationError(
+                f"litestar-jobs needs PostgreSQL, but the database is {scheme or dsn!r}. "
+                "Give a DSN that begins with postgresql://, for example JobsConfig(dsn='postgresql://user@host/name')."
+            )
+        self._dsn = "postgresql" + dsn[len(scheme) :]
+        self._connect = connect
+
+    def __repr__(self) -> str:
+        return f"<Database {self.address}>"
+
+    @property
+    def address(self) -> str:
+        """Host, port and database, for people."""
+        parts = urlsplit(self._dsn)
+        name = parts.path.lstrip("/")
+        return f"{parts.netloc.rpartition('@')[2] or 'local socket'}/{name}"
+
+    async def connect(self) -> "asyncpg.Connection[Any]":
+        """Open a connection; :exc:`DatabaseUnreachable` if that fails."""
+        try:
+            return await self._open(SETTINGS)
+        except asyncpg.exceptions.ProtocolViolationError:
+            # A pooler such as PgBouncer refuses settings that it does not know.
+            return await self._open({})
+        except UNAVAILABLE as error:
+            raise self._unreachable(error) from error
+        except asyncpg.PostgresError as error:
+            raise self._unreachable(error) from error
+
+    async def _open(self, settings: dict[str, str]) -> "asyncpg.Connection[Any]":
+        arguments: dict[str, Any] = {"timeout": CONNECT_TIMEOUT, "command_timeout": COMMAND_TIMEOUT, **self._connect}
+        arguments["server_settings"] = settings | dict(arguments.get("server_settings") or {})
+        return await asyncpg.connect(self._dsn, **arguments)
+
+    def _unreachable(self, error: BaseException) -> DatabaseUnreachable:
+        reason = str(error) or type(error).__name__
+        return DatabaseUnreachable(
+            f"PostgreSQL cannot be reached at {self.address}: {reason}. "
+            "Is the server running, and is the DSN right (JobsConfig.dsn, LITESTAR_JOBS_DSN)?"
+        )
+
+
+class Link:
+    """One connection for one purpose, opened when first needed and opened anew after it broke.
+
+    A statement whose connection breaks fails; the next statement finds a new connection. Statements wait for each
+    other, in order.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        on_open: Callable[["asyncpg.Connection[Any]"], Awaitable[None]] | None = None,
+    ) -> None:
+        self._database = database
+        self._on_open = on_open
+        self._connection: asyncpg.Connection[Any] | None = None
+        self._lock = asyncio.Lock()
+
+    async def fetch(self, sql: str, *arguments: Any) -> Sequence[Record]:
+        """The rows that the statement answers."""
+        async with self._lock:
+            connection = await self._opened()
+            try:
+                return await connection.fetch(sql, *arguments)
+            except TimeoutError:
+                # Nobody answered: the other side may be gone without a word.
+                connection.terminate()
+                raise
+
+    async def run(self, script: str) -> None:
+        """Run any number of statements without parameters, in one transaction."""
+        async with self._lock:
+            connection = await self._opened()
+            async with connection.transaction():
+                await connection.execute(script)
+
+    async def fetch_all(self, sql: str, batches: Iterable[Sequence[Any]]) -> None:
+        """Run the statement once for each of these arguments, in one transaction."""
+        async with self._lock:
+            connection = await self._opened()
+            async with connection.transaction():
+                for arguments in batches:
+                    await connection.fetch(sql, *arguments)
+
+    async def close(self) -> None:
+        """Close the connection if there is one; the link may be used again."""
+        async with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None and not connection.is_closed():
+                with suppress(*UNAVAILABLE):
+                    await connection.close(timeout=CONNECT_TIMEOUT)
+
+    async def _opened(self) -> "asyncpg.Connection[Any]":
+        if self._connection is None or self._connection.is_closed():
+            connection = await self._database.connect()
+            if self._on_open is not None:
+                try:
+                    await self._on_open(connection)
+                except BaseException:
+                    connection.terminate()
+                    raise
+            self._connection = connection
+        return self._connection

@@ -1,0 +1,232 @@
+"""Step 2, enqueue: a request becomes a row.
+
+The client writes and asks; it runs nothing. What callers enqueue together is written together (``gather.py``).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from litestar_jobs.database import UNAVAILABLE, Database, Link
+from litestar_jobs.errors import EnqueueError, NotRunning, PayloadRefused, WrongEventLoop
+from litestar_jobs.gather import Gatherer, translated
+from litestar_jobs.request import JobRequest, NewJob
+from litestar_jobs.row import JobRow
+from litestar_jobs.store import Statements, Store
+from litestar_jobs.telemetry import Tracing
+from litestar_jobs.trace import current_trace_id
+from litestar_jobs.transaction import execute_in_transaction
+
+__all__ = ("JobsClient", "Listener")
+
+logger = logging.getLogger("litestar_jobs")
+
+T = TypeVar("T")
+Listener: TypeAlias = Callable[[set[str], float | None], None]
+"""Hears which queues have jobs that may run, and in how many seconds the next scheduled one is due."""
+
+BULK = 5_000
+"""Rows of one statement of ``enqueue_many``."""
+
+
+class JobsClient:
+    """Enqueues jobs and looks after them. One per application, in its event loop, inside its lifespan."""
+
+    def __init__(self, statements: Statements, tracing: Tracing, *, max_payload: int = 1_000_000) -> None:
+        self._sql = statements
+        self._tracing = tracing
+        self._max_payload = max_payload
+        self._listeners: list[Listener] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self, database: Database) -> None:
+        """Belong to the running event loop from now on. Connections are opened when they are needed."""
+        self._loop = asyncio.get_running_loop()
+        self._writes = Link(database)
+        self._control = Link(database)
+        self._store = Store(self._control.fetch, self._sql)
+        self._gatherer = Gatherer(Store(self._writes.fetch, self._sql).enqueue)
+        self._unsent: set[str] = set()
+        self._sending: asyncio.Task[None] | None = None
+
+    async def stop(self) -> None:
+        """Write what was accepted, then close the connections."""
+        if self._loop is None:
+            return
+        self._loop = None
+        await self._gatherer.join()
+        if self._sending is not None:
+            await asyncio.wait([self._sending])
+        await self._writes.close()
+        await self._control.close()
+
+    async def enqueue(self, request: JobRequest) -> UUID:
+        """Write a job in a transaction of its own; when this returns, it is committed.
+
+        Raises :exc:`PayloadRefused` if the payload is larger than allowed, :exc:`EnqueueError` if it could not be
+        written, and :exc:`EnqueueUncertain` if the connection broke before the database answered.
+        """
+        self._check(request)
+        job_id = uuid7()
+        with self._tracing.enqueue([request], [job_id]) as carrier:
+            await self._gatherer.write(self._new(job_id, request, _encoded(carrier)))
+        self._tell([request])
+        return job_id
+
+    async def enqueue_with(self, connection: Any, request: JobRequest) -> UUID:
+        """Write a job with the caller's own transaction: it is enqueued when that commits, and never if it does not.
+
+        ``connection`` is an SQLAlchemy ``AsyncSession`` (subclasses and scoped sessions too), ``AsyncConnection``,
+        ``Session`` or ``Connection``, an asyncpg connection, or a psycopg ``AsyncConnection``. The synchronous ones
+        block the event loop for the time of one statement, as any statement on them does.
+
+        Raises :exc:`ConnectionRefused` if the connection is not in a transaction, in autocommit mode, or not
+        PostgreSQL. Errors of the statement itself are the driver's.
+        """
+        self._check(request)
+        job_id = uuid7()
+        with self._tracing.enqueue([request], [job_id]) as carrier:
+            columns = NewJob.columns([self._new(job_id, request, _encoded(carrier))])
+            await execute_in_transaction(
+                connection, self._sql["enqueue"], columns, self._sql.channel, lambda: self._committed(request)
+            )
+        return job_id
+
+    async def enqueue_many(self, requests: Iterable[JobRequest]) -> list[UUID]:
+        """Write many jobs in one transaction: all of them or none. The ids are in the order of the requests."""
+        asked = list(requests)
+        for request in asked:
+            self._check(request)
+        self._in_loop()
+        if not asked:
+            return []
+        ids = [uuid7() for _ in asked]
+        with self._tracing.enqueue(asked, ids) as carrier:
+            headers = _encoded(carrier)
+            jobs = [self._new(job_id, request, headers) for job_id, request in zip(ids, asked, strict=True)]
+            batches = ((*NewJob.columns(chunk), self._sql.channel) for chunk in _chunks(jobs, BULK))
+            with translated(ids[0]):
+                await self._control.fetch_all(self._sql["enqueue"], batches)
+        self._tell(asked)
+        return ids
+
+    async def get(self, job_id: UUID) -> JobRow | None:
+        """The job as it is now; None if there is none of this id."""
+        self._in_loop()
+        return await self._store.get(job_id)
+
+    async def cancel(self, job_id: UUID) -> bool:
+        """End a pending job as cancelled. False, and nothing changed, if it is not pending."""
+        self._in_loop()
+        return await self._store.cancel(job_id)
+
+    async def retry(self, job_id: UUID) -> bool:
+        """Run a failed or cancelled job again, with all its attempts anew. False if it is neither."""
+        self._in_loop()
+        queue = await self._store.retry(job_id)
+        if queue is not None:
+            self._ring({queue}, None)
+        return queue is not None
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Be told of jobs enqueued in this process, without the database. Answers how to stop listening."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    @property
+    def store(self) -> Store:
+        """The statements, for commands and tests."""
+        self._in_loop()
+        return self._store
+
+    def _check(self, request: JobRequest) -> None:
+        if not isinstance(request, JobRequest):
+            raise EnqueueError(
+                f"{request!r} is not a job request. Call the job with its payload: jobs.enqueue(my_job(payload))."
+            )
+        if len(request.payload) > self._max_payload:
+            raise PayloadRefused(
+                f"payload of job {request.job_type!r} refused, nothing was enqueued: it has {len(request.payload)} "
+                f"bytes and at most {self._max_payload} are allowed (JobsConfig.max_payload). "
+                "Store large data elsewhere and enqueue a reference to it.",
+                job_type=request.job_type,
+            )
+        self._in_loop()
+
+    def _in_loop(self) -> None:
+        if self._loop is None:
+            raise NotRunning(
+                "the jobs client runs inside the lifespan of its application: use it in handlers, jobs, and hooks, "
+                "or in a script under `async with app.lifespan():`"
+            )
+        if asyncio.get_running_loop() is not self._loop:
+            raise WrongEventLoop(
+                "this jobs client belongs to another event loop. TestClient and AsyncTestClient run the application "
+                "in a thread and loop of their own: enqueue through a request to it, or run the application in the "
+                "loop of your test with litestar_jobs.testing.running(app)."
+            )
+
+    def _new(self, job_id: UUID, request: JobRequest, headers: bytes | None) -> NewJob:
+        return NewJob(job_id, request, current_trace_id.get() or self._tracing.trace_id(), headers)
+
+    def _tell(self, requests: Sequence[JobRequest]) -> None:
+        if not self._listeners:
+            return
+        ready: set[str] = set()
+        soonest: float | None = None
+        for request in requests:
+            delay = _delay(request)
+            if delay <= 0:
+                ready.add(request.queue)
+            elif soonest is None or delay < soonest:
+                soonest = delay
+        self._ring(ready, soonest)
+
+    def _ring(self, ready: set[str], soonest: float | None) -> None:
+        for listener in self._listeners:
+            listener(ready, soonest)
+
+    def _committed(self, request: JobRequest) -> None:
+        """Called after a commit, in whatever thread it happened."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake_later, request)
+
+    def _wake_later(self, request: JobRequest) -> None:
+        """Wake workers after somebody else's commit; commits that come together send one statement."""
+        self._tell([request])
+        if self._loop is None or _delay(request) > 0:
+            return
+        self._unsent.add(request.queue)
+        if self._sending is None:
+            self._sending = self._loop.create_task(self._send_wakes(), name="litestar-jobs-wake")
+
+    async def _send_wakes(self) -> None:
+        try:
+            while self._unsent:
+                queues, self._unsent = self._unsent, set()
+                await self._store.wake(list(queues))
+        except UNAVAILABLE as error:
+            logger.warning("workers of other processes were not woken, they will find the jobs by polling: %s", error)
+        finally:
+            self._sending = None
+
+
+def _encoded(carrier: Any) -> bytes | None:
+    return msgspec.json.encode(carrier) if carrier else None
+
+
+def _delay(request: JobRequest) -> float:
+    """Seconds until the job is due, by this machine's clock: good enough to set an alarm."""
+    if request.run_at is not None:
+        return (request.run_at - datetime.now(UTC)).total_seconds()
+    return request.delay_seconds
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,139 @@
+"""Everything that can go wrong, grouped by when it meets you.
+
+::
+
+    JobsError
+    ├── DefinitionError       while modules are imported: a function cannot be a job
+    ├── ConfigurationError    while Litestar(...) is constructed: settings or dependencies do not fit
+    ├── StartupError          while the application starts
+    │   ├── DatabaseUnreachable
+    │   └── SchemaError           the tables are missing, older or newer than this library
+    ├── EnqueueError          at the call: nothing was written
+    │   ├── PayloadRefused        the payload would not come back as it went in
+    │   ├── ConnectionRefused     enqueue_with cannot use this connection
+    │   ├── WrongEventLoop        the client belongs to another event loop
+    │   └── NotRunning            outside the lifespan of the application
+    ├── EnqueueUncertain      at the call: the connection broke before the database answered
+    └── on the job, kept in its failures
+        ├── PayloadError          a stored payload no longer decodes
+        ├── JobTimeout            an attempt ran longer than its timeout
+        ├── WorkerLost            the process that ran it is gone
+        └── LeaseLost             this worker may no longer write for the job
+
+Errors of the database driver are never hidden: they are the ``__cause__``.
+"""
+
+from uuid import UUID
+
+__all__ = (
+    "ConfigurationError",
+    "ConnectionRefused",
+    "DatabaseUnreachable",
+    "DefinitionError",
+    "EnqueueError",
+    "EnqueueUncertain",
+    "JobTimeout",
+    "JobsError",
+    "LeaseLost",
+    "NotRunning",
+    "PayloadError",
+    "PayloadRefused",
+    "SchemaError",
+    "StartupError",
+    "WorkerLost",
+    "WrongEventLoop",
+)
+
+
+class JobsError(Exception):
+    """The root of all errors of this library."""
+
+
+class DefinitionError(JobsError):
+    """A function cannot become a job. Raised by ``@job`` and by a call of a job with options that make no sense."""
+
+
+class ConfigurationError(JobsError):
+    """Settings, names or dependencies do not fit together. Raised while ``Litestar(...)`` is constructed."""
+
+
+class StartupError(JobsError):
+    """The application cannot start. Nothing that was begun is left behind."""
+
+
+class DatabaseUnreachable(StartupError):
+    """PostgreSQL does not answer at the address that was configured. The driver's error is the cause."""
+
+
+class SchemaError(StartupError):
+    """The tables of this library are missing, or of another version than it needs.
+
+    ``found`` is the version in the database (0: none), ``needed`` the library's.
+    """
+
+    def __init__(self, message: str, *, found: int, needed: int) -> None:
+        super().__init__(message)
+        self.found = found
+        self.needed = needed
+
+
+class EnqueueError(JobsError):
+    """A job was not enqueued, and nothing was written."""
+
+
+class PayloadRefused(EnqueueError, ValueError):
+    """The payload would not come back from the database as it went in. ``job_type`` says of which job."""
+
+    def __init__(self, message: str, *, job_type: str) -> None:
+        super().__init__(message)
+        self.job_type = job_type
+
+
+class ConnectionRefused(EnqueueError):
+    """``enqueue_with`` cannot promise to commit or roll back with this connection."""
+
+
+class WrongEventLoop(EnqueueError, RuntimeError):
+    """The client was called in another event loop than the one its application runs in."""
+
+
+class NotRunning(EnqueueError, RuntimeError):
+    """The client was called before the application started or after it stopped."""
+
+
+class EnqueueUncertain(JobsError):
+    """The connection broke after the job was sent and before the database answered: it may be enqueued or not.
+
+    ``job_id`` is the id that it has if it is: ask with ``jobs.get(job_id)``.
+    """
+
+    def __init__(self, message: str, *, job_id: UUID) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
+class PayloadError(JobsError):
+    """A stored payload does not decode as the type its job has now. The message says where.
+
+    The job ends as failed without further attempts, keeps its payload, and can be retried after a fix.
+    """
+
+
+class JobTimeout(JobsError, TimeoutError):
+    """An attempt ran longer than the ``timeout`` of its job, in seconds."""
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__(f"the attempt ran longer than its timeout of {timeout:g} s")
+        self.timeout = timeout
+
+
+class WorkerLost(JobsError):
+    """The process that ran the job stopped renewing its lease."""
+
+
+class LeaseLost(JobsError):
+    """Another worker may run the job now; nothing that this attempt does can be recorded for it."""
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__(f"the lease on job {job_id} was lost, this attempt may write nothing for it any more")
+        self.job_id = job_id

@@ -1,0 +1,125 @@
+"""Single enqueues that come together become one statement.
+
+While one batch is being written the next one gathers. There is no timer: a caller alone writes at once. One bad row
+never fails its neighbours.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import Context
+from uuid import UUID
+
+from litestar_jobs.database import BAD_ROW, MISSING_SCHEMA, UNAVAILABLE
+from litestar_jobs.errors import DatabaseUnreachable, EnqueueError, EnqueueUncertain, PayloadRefused
+from litestar_jobs.request import NewJob
+
+__all__ = ("Gatherer", "translated")
+
+BATCH = 1_000
+"""Rows of one statement at the most."""
+
+
+class Gatherer:
+    """Gives each caller its own answer out of a common statement."""
+
+    def __init__(self, write: Callable[[Sequence[NewJob]], Awaitable[None]]) -> None:
+        self._write = write
+        self._waiting: dict[asyncio.Future[None], NewJob] = {}
+        self._writing: asyncio.Task[None] | None = None
+
+    async def write(self, job: NewJob) -> None:
+        """Return when the job is committed; raise if it is not. A caller that is cancelled before its batch is sent
+        takes its job back; after that the job is written all the same."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[None] = loop.create_future()
+        self._waiting[answer] = job
+        if self._writing is None:
+            # A context of its own: the writer outlives the request that happened to be first.
+            self._writing = loop.create_task(self._write_all(), name="litestar-jobs-enqueue", context=Context())
+        try:
+            await answer
+        finally:
+            self._waiting.pop(answer, None)
+
+    async def join(self) -> None:
+        """Return when all that was accepted is written."""
+        while self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    async def _write_all(self) -> None:
+        try:
+            while self._waiting:
+                batch = list(self._waiting.items())[:BATCH]
+                for answer, _ in batch:
+                    del self._waiting[answer]
+                await self._write_batch(batch)
+        finally:
+            self._writing = None
+
+    async def _write_batch(self, batch: list[tuple[asyncio.Future[None], NewJob]]) -> None:
+        try:
+            await self._write([job for _, job in batch])
+        except BAD_ROW as error:
+            if len(batch) == 1:
+                _answer(batch, lambda job: _refused(job, error))
+                return
+            middle = len(batch) // 2
+            await self._write_batch(batch[:middle])
+            await self._write_batch(batch[middle:])
+        except BaseException as error:
+            _answer(batch, lambda job: explained(error, job.id))
+            if not isinstance(error, Exception):
+                raise
+        else:
+            _answer(batch, None)
+
+
+def _answer(
+    batch: list[tuple[asyncio.Future[None], NewJob]], error: Callable[[NewJob], BaseException] | None
+) -> None:
+    for answer, job in batch:
+        if answer.done():
+            continue
+        if error is None:
+            answer.set_result(None)
+        else:
+            answer.set_exception(error(job))
+
+
+def _refused(job: NewJob, error: BaseException) -> PayloadRefused:
+    refused = PayloadRefused(
+        f"PostgreSQL refused job {job.request.job_type!r}, nothing was enqueued: {error}", job_type=job.request.job_type
+    )
+    refused.__cause__ = error
+    return refused
+
+
+def explained(error: BaseException, job_id: UUID) -> BaseException:
+    """What the failure of an enqueue means to its caller; the driver's error is the cause."""
+    explanation: BaseException
+    if isinstance(error, DatabaseUnreachable):
+        explanation = EnqueueError(f"nothing was enqueued: {error}")
+    elif isinstance(error, MISSING_SCHEMA):
+        explanation = EnqueueError(f"nothing was enqueued: {error}. Run `litestar jobs upgrade`.")
+    elif isinstance(error, UNAVAILABLE):
+        explanation = EnqueueUncertain(
+            f"the connection broke before the database answered ({error or type(error).__name__}): "
+            f"the job is enqueued or not, ask with jobs.get({job_id!r})",
+            job_id=job_id,
+        )
+    elif isinstance(error, Exception):
+        explanation = EnqueueError(f"nothing was enqueued: {error}")
+    else:
+        return error
+    explanation.__cause__ = error
+    return explanation
+
+
+@contextmanager
+def translated(job_id: UUID) -> Iterator[None]:
+    """Raise what a failure means in place of the failure."""
+    try:
+        yield
+    except Exception as error:
+        raise explained(error, job_id) from error

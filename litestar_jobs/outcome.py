@@ -1,0 +1,151 @@
+"""How an attempt ends, as values, and what each end writes. Pure functions, no clock, no database."""
+
+import traceback
+from datetime import timedelta
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from litestar_jobs.errors import PayloadError
+from litestar_jobs.retry import RetryPolicy
+
+__all__ = (
+    "Cancelled",
+    "Committed",
+    "Completed",
+    "Failed",
+    "Failure",
+    "Interrupted",
+    "Lost",
+    "Outcome",
+    "Retry",
+    "Settlement",
+    "Snooze",
+    "after_failure",
+    "settlement",
+)
+
+YEAR = 366 * 24 * 3600.0
+MAX_MESSAGE = 2_000
+MAX_TRACEBACK = 20_000
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """What is kept of an exception."""
+
+    error_type: str
+    message: str
+    traceback: str | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Failure":
+        lines = "".join(traceback.format_exception(error))
+        return cls(
+            type(error).__qualname__,
+            _storable(_text(error), MAX_MESSAGE),
+            # The end of a traceback says most.
+            _storable(lines[-MAX_TRACEBACK:], MAX_TRACEBACK),
+        )
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """The handler returned; the job is still to be finished."""
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """The handler returned, and its own transaction finished the job: nothing is left to write."""
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """No further attempt."""
+
+    failure: Failure
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """Another attempt after ``delay`` seconds."""
+
+    failure: Failure
+    delay: float
+
+
+class Snooze(msgspec.Struct, frozen=True):
+    """Later, and this attempt does not count."""
+
+    delay: float
+
+
+class Cancelled(msgspec.Struct, frozen=True):
+    """Ended on request."""
+
+
+class Interrupted(msgspec.Struct, frozen=True):
+    """The worker stopped before the handler returned: the job goes back as it came."""
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """The lease was lost, so there is nothing that this worker may write."""
+
+
+Outcome: TypeAlias = Completed | Committed | Failed | Retry | Snooze | Cancelled | Interrupted | Lost
+
+
+class Settlement(msgspec.Struct, frozen=True):
+    """What ``settle.sql`` is told of a job."""
+
+    verdict: Literal["failed", "cancelled", "retry", "release"]
+    delay: float = 0.0
+    failure: Failure | None = None
+
+
+def after_failure(error: BaseException, attempt: int, max_retries: int, policy: RetryPolicy) -> Failed | Retry:
+    """Whether a job whose attempt raised runs again, and when.
+
+    A policy that raises, or answers something that is no delay, ends the job: its error says so.
+    """
+    failure = Failure.of(error)
+    if attempt > max_retries or isinstance(error, PayloadError):
+        return Failed(failure)
+    try:
+        delay = policy(attempt, error)
+        if delay is None:
+            return Failed(failure)
+        return Retry(failure, max(0.0, _seconds(delay)))
+    except Exception as broken:  # noqa: BLE001 - whatever a user's policy raises is kept with the job
+        broken.__cause__ = error
+        return Failed(Failure.of(broken))
+
+
+def settlement(outcome: Outcome) -> Settlement | None:
+    """What to write for an outcome; None for those that ``complete.sql`` writes or nobody may."""
+    match outcome:
+        case Failed(failure):
+            return Settlement("failed", failure=failure)
+        case Retry(failure, delay):
+            return Settlement("retry", delay, failure)
+        case Snooze(delay):
+            return Settlement("release", delay)
+        case Interrupted():
+            return Settlement("release")
+        case Cancelled():
+            return Settlement("cancelled")
+        case Completed() | Committed() | Lost():
+            return None
+
+
+def _seconds(delay: object) -> float:
+    if not isinstance(delay, timedelta):
+        raise TypeError(f"a retry policy must return a timedelta or None, not {delay!r}")
+    return min(delay.total_seconds(), YEAR)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - an exception that cannot be printed must not fail the worker
+        return f"<unprintable {type(error).__qualname__}: {type(broken).__qualname__}>"
+
+
+def _storable(text: str, most: int) -> str:
+    """Text that PostgreSQL can store: without NUL characters and lone surrogates."""
+    return text[:most].replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()

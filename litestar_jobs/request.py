@@ -1,0 +1,105 @@
+"""A job request: what a call of a job gives, and what the client writes."""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from litestar_jobs.durations import Duration, seconds
+from litestar_jobs.errors import DefinitionError
+
+__all__ = ("JobRequest", "NewJob", "check_name", "check_queue", "whole_number")
+
+MAX_QUEUE = 100
+MAX_JOB_TYPE = 200
+MAX_RETRIES = 10_000
+MAX_PRIORITY = 30_000
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def check_name(value: Any, what: str, most: int) -> str:
+    """The name; :exc:`DefinitionError` if it is empty, too long, or has characters that no name should."""
+    if not isinstance(value, str) or not 1 <= len(value) <= most:
+        shown = f"{value[:40]!r}… ({len(value)} characters)" if isinstance(value, str) and value else repr(value)
+        raise DefinitionError(f"{what} must be text of 1 to {most} characters, not {shown}")
+    if CONTROL.search(value):
+        raise DefinitionError(f"{what} must not contain control characters: {value!r}")
+    return value
+
+
+def check_queue(value: Any) -> str:
+    """A queue's name. Quotes and spaces are fine: a name never becomes SQL."""
+    return check_name(value, "a queue's name", MAX_QUEUE)
+
+
+def whole_number(value: Any, what: str, least: int, most: int) -> int:
+    """The number; :exc:`DefinitionError`, naming ``what``, if it is none or out of bounds."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise DefinitionError(f"{what} must be a whole number from {least} to {most}, not {value!r}")
+    return value
+
+
+class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for. Usually made by calling a job; build one by hand for a job that another program defines.
+
+    ``payload`` is JSON. A ``run_at`` in the past means now; ``run_at`` and ``delay`` exclude each other.
+    Raises :exc:`DefinitionError` for values that make no sense.
+    """
+
+    job_type: str
+    payload: bytes = b"null"
+    queue: str = "default"
+    max_retries: int = 3
+    priority: int = 0
+    """Lower runs first."""
+    run_at: datetime | None = None
+    delay: Duration | None = None
+    """Seconds or a ``timedelta``, counted by the database from the moment of writing."""
+
+    def __post_init__(self) -> None:
+        check_name(self.job_type, "a job's name", MAX_JOB_TYPE)
+        check_queue(self.queue)
+        whole_number(self.max_retries, "max_retries", 0, MAX_RETRIES)
+        whole_number(self.priority, "priority", -MAX_PRIORITY, MAX_PRIORITY)
+        if self.delay is not None:
+            seconds(self.delay, "delay")
+            if self.run_at is not None:
+                raise DefinitionError("give run_at or delay, not both")
+        if self.run_at is not None and (not isinstance(self.run_at, datetime) or self.run_at.utcoffset() is None):
+            raise DefinitionError(
+                f"run_at must be an aware datetime, such as datetime.now(UTC) + timedelta(hours=1), not {self.run_at!r}"
+            )
+
+    @property
+    def delay_seconds(self) -> float:
+        """The delay as a number; 0 without one."""
+        return self.delay.total_seconds() if isinstance(self.delay, timedelta) else (self.delay or 0.0)
+
+
+class NewJob(msgspec.Struct, frozen=True):
+    """A request with what the client adds: an id, and where it came from."""
+
+    id: UUID
+    request: JobRequest
+    trace_id: str | None = None
+    headers: bytes | None = None
+
+    @staticmethod
+    def columns(jobs: Sequence["NewJob"]) -> tuple[list[Any], ...]:
+        """The jobs as arrays, in the order of the parameters of ``enqueue.sql``."""
+        asked = [job.request for job in jobs]
+        return (
+            [str(job.id) for job in jobs],
+            [request.queue for request in asked],
+            [request.job_type for request in asked],
+            [request.payload.decode() for request in asked],
+            [request.priority for request in asked],
+            [request.max_retries for request in asked],
+            [job.trace_id for job in jobs],
+            [job.headers.decode() if job.headers else None for job in jobs],
+            [request.run_at for request in asked],
+            [request.delay_seconds for request in asked],
+        )

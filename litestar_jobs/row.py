@@ -1,0 +1,54 @@
+"""A job as it is stored, for those who look."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+__all__ = ("JobFailure", "JobRow", "JobStatus")
+
+
+class JobStatus(StrEnum):
+    """What a user sees. ``pending`` covers jobs that may run now and jobs that may run later (see ``run_at``)."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class JobRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the view ``jobs``. All times are aware, from the database's clock."""
+
+    id: UUID
+    queue: str
+    job_type: str
+    payload: Any
+    status: JobStatus
+    attempts: int
+    """Attempts begun that count: an attempt that a shutdown interrupted does not."""
+    max_retries: int
+    priority: int
+    run_at: datetime
+    """Of a pending job, when it may run; of any other, when it was asked to run."""
+    started_at: datetime | None
+    """Start of the last attempt."""
+    locked_until: datetime | None
+    """Of a running job, when its worker's lease ends unless it is renewed."""
+    finished_at: datetime | None
+    last_error: str | None
+    trace_id: str | None
+    created_at: datetime
+
+
+class JobFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """One failed attempt."""
+
+    attempt: int
+    failed_at: datetime
+    error_type: str
+    message: str
+    traceback: str | None

@@ -1,0 +1,38 @@
+-- Claim jobs: from ready to running, each with a fresh token.
+-- $1 queues · $2 how many of each · $3, $4, $5 lower bounds (priority, run_at, id), one of each per queue
+-- $6 worker id · $7 timeouts, JSON object of job type to seconds.
+-- The lower bound keeps the scan from walking over the entries of jobs already claimed; it is only a hint.
+-- Uncorrelated arrays (ctid = ANY(ARRAY(...))) always look like ten rows to the planner: it stays with the index,
+-- whatever the statistics say. A worker whose lease has ended claims nothing.
+WITH picked AS MATERIALIZED (
+    SELECT r.place
+      FROM unnest($1::text[], $2::int[], $3::smallint[], $4::timestamptz[], $5::uuid[])
+           AS q(queue, slots, priority, run_at, id)
+     CROSS JOIN LATERAL (
+        SELECT ready.ctid AS place
+          FROM litestar_jobs.ready
+         WHERE ready.queue = q.queue AND (ready.priority, ready.run_at, ready.id) >= (q.priority, q.run_at, q.id)
+         ORDER BY ready.priority, ready.run_at, ready.id
+         LIMIT q.slots
+           FOR UPDATE SKIP LOCKED
+     ) AS r
+     WHERE EXISTS (SELECT FROM litestar_jobs.worker WHERE id = $6::uuid AND expires_at > statement_timestamp())
+), taken AS (
+    DELETE FROM litestar_jobs.ready WHERE ctid = ANY (ARRAY(SELECT place FROM picked))
+    RETURNING id, queue, priority, run_at, attempts
+), work AS MATERIALIZED (
+    SELECT taken.id, nextval('litestar_jobs.token') AS token, (taken.attempts + 1)::smallint AS attempt, taken.queue,
+           taken.priority, taken.run_at, job.job_type, job.payload, job.max_retries, job.trace_id, job.headers,
+           job.created_at
+      FROM taken JOIN litestar_jobs.job ON job.id = taken.id
+     WHERE job.id = ANY (ARRAY(SELECT id FROM taken))
+), started AS (
+    INSERT INTO litestar_jobs.running (id, token, queue, attempt, worker_id, started_at, deadline)
+    SELECT id, token, queue, attempt, $6::uuid, statement_timestamp(),
+           statement_timestamp() + make_interval(secs => ($7::jsonb ->> job_type)::float8)
+      FROM work
+)
+SELECT id, token, attempt, queue, priority, run_at, job_type, payload::text AS payload, max_retries, trace_id,
+       headers::text AS headers, created_at
+  FROM work
+ ORDER BY priority, run_at, id

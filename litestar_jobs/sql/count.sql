@@ -1,0 +1,12 @@
+-- How many jobs there are, by queue and status; of pending jobs also how many may run now, and for how long the
+-- longest has been able to, in seconds.
+SELECT queue, 'pending' AS status, count(*) AS jobs, 0::bigint AS due, NULL::float8 AS oldest
+  FROM litestar_jobs.scheduled GROUP BY queue
+UNION ALL
+SELECT queue, 'pending', count(*), count(*), extract(epoch FROM statement_timestamp() - min(run_at))::float8
+  FROM litestar_jobs.ready GROUP BY queue
+UNION ALL
+SELECT queue, 'running', count(*), 0, NULL FROM litestar_jobs.running GROUP BY queue
+UNION ALL
+SELECT job.queue, finished.status, count(*), 0, NULL
+  FROM litestar_jobs.finished JOIN litestar_jobs.job USING (id) GROUP BY job.queue, finished.status

@@ -1,0 +1,37 @@
+-- Rescue: jobs of processes whose lease has ended, or far past their own deadline, run elsewhere. The attempt counts.
+-- $1 grace beyond a deadline, in seconds · $2 channel to notify.
+-- Rows that a transaction is finishing at this moment are skipped; a later call sees what became of them.
+WITH dead AS (
+    DELETE FROM litestar_jobs.worker
+     WHERE id IN (SELECT id FROM litestar_jobs.worker WHERE expires_at <= statement_timestamp() FOR UPDATE SKIP LOCKED)
+    RETURNING id
+), lost AS MATERIALIZED (
+    SELECT r.id FROM litestar_jobs.running r
+     WHERE NOT EXISTS (SELECT FROM litestar_jobs.worker w
+                        WHERE w.id = r.worker_id AND w.expires_at > statement_timestamp())
+        OR r.deadline < statement_timestamp() - make_interval(secs => $1::float8)
+       FOR UPDATE OF r SKIP LOCKED
+), gone AS (
+    DELETE FROM litestar_jobs.running WHERE id = ANY (ARRAY(SELECT id FROM lost))
+    RETURNING id, attempt, queue, started_at, worker_id, deadline
+), judged AS MATERIALIZED (
+    SELECT gone.*, job.priority, job.job_type, job.trace_id, gone.attempt > job.max_retries AS was_last,
+           COALESCE(gone.deadline < statement_timestamp() - make_interval(secs => $1::float8), false) AS overdue
+      FROM gone JOIN litestar_jobs.job USING (id)
+), noted AS (
+    INSERT INTO litestar_jobs.failure (id, attempt, failed_at, error_type, message)
+    SELECT id, attempt, statement_timestamp(),
+           CASE WHEN overdue THEN 'JobTimeout' ELSE 'WorkerLost' END,
+           CASE WHEN overdue THEN 'the attempt was still running long after its timeout'
+                ELSE 'the process that ran it stopped renewing its lease' END
+      FROM judged
+), ended AS (
+    INSERT INTO litestar_jobs.finished (id, status, attempts, started_at, finished_at, worker_id)
+    SELECT id, 'failed', attempt, started_at, statement_timestamp(), worker_id FROM judged WHERE was_last
+), again AS (
+    INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
+    SELECT id, queue, priority, statement_timestamp(), attempt FROM judged WHERE NOT was_last
+)
+SELECT id, job_type, queue, attempt, trace_id, worker_id, was_last, overdue,
+       CASE WHEN NOT was_last THEN pg_notify($2::text, 'ready:' || queue)::text END AS told
+  FROM judged

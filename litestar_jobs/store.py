@@ -1,0 +1,223 @@
+"""One method per statement in ``sql/``. What a statement promises stands on top of its file.
+
+The files are written for the schema ``litestar_jobs``; another schema's name takes its place when they are read.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import TypeVar
+from uuid import UUID
+
+import msgspec
+
+from litestar_jobs.database import Fetch, Record
+from litestar_jobs.errors import ConfigurationError
+from litestar_jobs.outcome import Settlement
+from litestar_jobs.request import NewJob
+from litestar_jobs.row import JobFailure, JobRow, JobStatus
+
+__all__ = ("Claimed", "Lowest", "QueueCount", "Rescued", "Statements", "Store")
+
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+
+SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,50}\Z")
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """A live attempt: what the worker needs to run the job, and the token with which it may write."""
+
+    id: UUID
+    token: int
+    attempt: int
+    queue: str
+    priority: int
+    run_at: datetime
+    job_type: str
+    payload: str
+    max_retries: int
+    trace_id: str | None
+    headers: str | None
+    created_at: datetime
+
+
+class Lowest(msgspec.Struct, frozen=True):
+    """A lower bound in the order of claims: nothing before it is looked at."""
+
+    priority: int = -32768
+    run_at: datetime = datetime(1, 1, 2, tzinfo=UTC)
+    id: UUID = UUID(int=0)
+
+
+class Rescued(msgspec.Struct, frozen=True):
+    """A job that its worker left behind."""
+
+    id: UUID
+    job_type: str
+    queue: str
+    attempt: int
+    trace_id: str | None
+    worker_id: UUID
+    was_last: bool
+    overdue: bool
+
+
+class QueueCount(msgspec.Struct, frozen=True):
+    """How many jobs of a queue are in a state; of pending ones ``due`` may run now, since ``oldest`` seconds."""
+
+    queue: str
+    status: str
+    jobs: int
+    due: int
+    oldest: float | None
+
+
+@cache
+def _source(name: str) -> str:
+    return files("litestar_jobs").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+
+
+class Statements:
+    """The statements for one schema. ``channel`` is where its workers listen."""
+
+    def __init__(self, schema: str) -> None:
+        if not SCHEMA_NAME.match(schema):
+            raise ConfigurationError(
+                f"the schema must be a plain lower-case name of at most 51 letters, digits and underscores, "
+                f"not {schema!r}"
+            )
+        self.schema = schema
+        self.channel = schema
+
+    def __getitem__(self, name: str) -> str:
+        return _rendered(name, self.schema)
+
+
+@cache
+def _rendered(name: str, schema: str) -> str:
+    return re.sub(r"\blitestar_jobs\.", f"{schema}.", _source(name))
+
+
+class Store:
+    """The jobs in the database, over one connection.
+
+    Whoever makes a store chooses where its statements go: the claim loop and the finisher have a connection each.
+    """
+
+    def __init__(self, fetch: Fetch, statements: Statements) -> None:
+        self._fetch = fetch
+        self._sql = statements
+        self._channel = statements.channel
+
+    async def enqueue(self, jobs: Sequence[NewJob]) -> None:
+        await self._fetch(self._sql["enqueue"], *NewJob.columns(jobs), self._channel)
+
+    async def claim(
+        self, slots: dict[str, int], lowest: dict[str, Lowest], worker_id: UUID, timeouts: str
+    ) -> list[Claimed]:
+        bounds = [lowest.get(queue, NO_BOUND) for queue in slots]
+        rows = await self._fetch(
+            self._sql["claim"],
+            list(slots),
+            list(slots.values()),
+            [bound.priority for bound in bounds],
+            [bound.run_at for bound in bounds],
+            [bound.id for bound in bounds],
+            worker_id,
+            timeouts,
+        )
+        return [
+            Claimed(
+                row["id"],
+                row["token"],
+                row["attempt"],
+                row["queue"],
+                row["priority"],
+                row["run_at"],
+                row["job_type"],
+                row["payload"],
+                row["max_retries"],
+                row["trace_id"],
+                row["headers"],
+                row["created_at"],
+            )
+            for row in rows
+        ]
+
+    async def complete(self, jobs: Sequence[Claimed]) -> set[UUID]:
+        rows = await self._fetch(self._sql["complete"], [job.id for job in jobs], [job.token for job in jobs])
+        return {row["id"] for row in rows}
+
+    async def settle(self, jobs: Sequence[tuple[Claimed, Settlement]]) -> set[UUID]:
+        failures = [settlement.failure for _, settlement in jobs]
+        rows = await self._fetch(
+            self._sql["settle"],
+            [job.id for job, _ in jobs],
+            [job.token for job, _ in jobs],
+            [settlement.verdict for _, settlement in jobs],
+            [settlement.delay for _, settlement in jobs],
+            [failure and failure.error_type for failure in failures],
+            [failure and failure.message for failure in failures],
+            [failure and failure.traceback for failure in failures],
+            self._channel,
+        )
+        return {row["id"] for row in rows}
+
+    async def promote(self, at_most: int) -> tuple[int, float | None]:
+        (row,) = await self._fetch(self._sql["promote"], at_most, self._channel)
+        return row["moved"], row["next_due"]
+
+    async def register(self, worker_id: UUID, hostname: str, pid: int, queues: Sequence[str], lease: float) -> None:
+        await self._fetch(self._sql["register"], worker_id, hostname, pid, list(queues), lease)
+
+    async def renew(self, worker_id: UUID, lease: float) -> bool:
+        return bool(await self._fetch(self._sql["renew"], worker_id, lease))
+
+    async def deregister(self, worker_id: UUID) -> None:
+        await self._fetch(self._sql["deregister"], worker_id)
+
+    async def rescue(self, grace: float) -> list[Rescued]:
+        rows = await self._fetch(self._sql["rescue"], grace, self._channel)
+        return [_struct(Rescued, row) for row in rows]
+
+    async def wake(self, queues: Sequence[str]) -> None:
+        await self._fetch(self._sql["wake"], self._channel, list(queues))
+
+    async def get(self, job_id: UUID) -> JobRow | None:
+        rows = await self._fetch(self._sql["get"], job_id)
+        return _job_row(rows[0]) if rows else None
+
+    async def find(self, status: str | None, queue: str | None, job_type: str | None, at_most: int) -> list[JobRow]:
+        return [_job_row(row) for row in await self._fetch(self._sql["find"], status, queue, job_type, at_most)]
+
+    async def failures(self, job_id: UUID) -> list[JobFailure]:
+        return [_struct(JobFailure, row) for row in await self._fetch(self._sql["failures"], job_id)]
+
+    async def count(self) -> list[QueueCount]:
+        return [_struct(QueueCount, row) for row in await self._fetch(self._sql["count"])]
+
+    async def cancel(self, job_id: UUID) -> bool:
+        return bool(await self._fetch(self._sql["cancel"], job_id))
+
+    async def retry(self, job_id: UUID) -> str | None:
+        rows = await self._fetch(self._sql["retry"], job_id, self._channel)
+        return rows[0]["queue"] if rows else None
+
+    async def strays(self) -> list[tuple[UUID, list[str]]]:
+        return [(row["id"], row["places"]) for row in await self._fetch(self._sql["strays"])]
+
+
+NO_BOUND = Lowest()
+
+
+def _struct(type_: type[StructT], row: Record) -> StructT:
+    return type_(**{name: row[name] for name in type_.__struct_fields__})
+
+
+def _job_row(row: Record) -> JobRow:
+    values = {name: row[name] for name in JobRow.__struct_fields__}
+    values["payload"] = msgspec.json.decode(values["payload"])
+    values["status"] = JobStatus(values["status"])
+    return JobRow(**values)

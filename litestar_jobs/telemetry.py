@@ -1,0 +1,154 @@
+"""What happens, as values, and who hears of it. The core says what happened; hooks decide what to do with it.
+
+A hook is any callable that takes one of these events. Hooks are called in the event loop and must be quick; one that
+raises is logged and does not disturb the job.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol, TypeAlias
+from uuid import UUID
+
+import msgspec
+
+from litestar_jobs.context import JobContext
+from litestar_jobs.outcome import Outcome
+from litestar_jobs.request import JobRequest
+
+__all__ = (
+    "AttemptEnded",
+    "AttemptStarted",
+    "ChoreFailed",
+    "CleanupFailed",
+    "Event",
+    "Hook",
+    "JobRescued",
+    "JobUnknown",
+    "LeaseEnded",
+    "NoTracing",
+    "Tracing",
+    "WorkerStarted",
+    "WorkerStopped",
+)
+
+
+class WorkerStarted(msgspec.Struct, frozen=True):
+    """A worker takes jobs of these queues."""
+
+    worker_id: UUID
+    queues: Sequence[str]
+    concurrency: int
+
+
+class WorkerStopped(msgspec.Struct, frozen=True):
+    """A worker has left; ``interrupted`` jobs went back to their queues."""
+
+    worker_id: UUID
+    interrupted: int
+
+
+class AttemptStarted(msgspec.Struct, frozen=True):
+    """A handler is about to be called."""
+
+    job: JobContext
+
+
+class AttemptEnded(msgspec.Struct, frozen=True):
+    """A handler ended, ``duration`` seconds after it began. ``error`` is what it raised."""
+
+    job: JobContext
+    outcome: Outcome
+    duration: float
+    error: BaseException | None
+
+
+class CleanupFailed(msgspec.Struct, frozen=True):
+    """A dependency raised after the job was already finished; the job stays finished."""
+
+    job: JobContext
+    error: BaseException
+
+
+class JobUnknown(msgspec.Struct, frozen=True):
+    """A claimed job has a type that this worker does not know; it waits ``delay`` seconds for one that does."""
+
+    job_id: UUID
+    job_type: str
+    queue: str
+    trace_id: str | None
+    delay: float
+
+
+class JobRescued(msgspec.Struct, frozen=True):
+    """A job was taken from a process that is gone, or from an attempt far past its timeout."""
+
+    job_id: UUID
+    job_type: str
+    queue: str
+    trace_id: str | None
+    attempt: int
+    was_last: bool
+    overdue: bool
+
+
+class LeaseEnded(msgspec.Struct, frozen=True):
+    """This process could not renew its lease in time: it stopped its jobs, which may run elsewhere."""
+
+    worker_id: UUID
+    jobs: int
+    reason: str
+
+
+class ChoreFailed(msgspec.Struct, frozen=True):
+    """A loop of the worker failed and will try again in ``delay`` seconds."""
+
+    chore: str
+    error: BaseException
+    delay: float
+
+
+Event: TypeAlias = (
+    WorkerStarted
+    | WorkerStopped
+    | AttemptStarted
+    | AttemptEnded
+    | CleanupFailed
+    | JobUnknown
+    | JobRescued
+    | LeaseEnded
+    | ChoreFailed
+)
+Hook: TypeAlias = Callable[[Event], None]
+
+
+class Tracing(Protocol):
+    """How enqueues and attempts join a trace."""
+
+    def trace_id(self) -> str | None:
+        """The id of the trace that this context is in, if there is one."""
+
+    def enqueue(
+        self, requests: Sequence[JobRequest], ids: Sequence[UUID]
+    ) -> AbstractContextManager[Mapping[str, str] | None]:
+        """Around a write of jobs; gives the carrier to store with them."""
+
+    def attempt(self, job: JobContext, carrier: Mapping[str, str] | None) -> AbstractContextManager[None]:
+        """Around an attempt; sees what it raises."""
+
+
+class NoTracing:
+    """Without OpenTelemetry: what a request brought is passed on as it is."""
+
+    def __init__(self, carrier: Callable[[], Mapping[str, str] | None]) -> None:
+        self._carrier = carrier
+
+    def trace_id(self) -> str | None:
+        return None
+
+    def enqueue(
+        self, requests: Sequence[JobRequest], ids: Sequence[UUID]
+    ) -> AbstractContextManager[Mapping[str, str] | None]:
+        return nullcontext(self._carrier())
+
+    def attempt(self, job: JobContext, carrier: Mapping[str, str] | None) -> AbstractContextManager[None]:
+        return nullcontext()

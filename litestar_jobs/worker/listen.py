@@ -1,0 +1,28 @@
+"""Listening: other processes tell of jobs that may run, and of jobs that are due soon."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from litestar_jobs.enqueue import Listener
+
+__all__ = ("listening",)
+
+
+def listening(channel: str, listener: Listener, opened: Callable[[], None]) -> Callable[[Any], Awaitable[None]]:
+    """What to do with a connection that has just been opened, so that ``listener`` hears of jobs.
+
+    ``opened`` is called once it does: of what came before, nothing is known.
+    """
+
+    def hear(_connection: object, _pid: int, _channel: str, message: object) -> None:
+        kind, _, detail = str(message).partition(":")
+        if kind == "ready":
+            listener({detail}, None)
+        elif kind == "due":
+            listener(set(), float(detail))
+
+    async def on_open(connection: Any) -> None:
+        await connection.add_listener(channel, hear)
+        opened()
+
+    return on_open

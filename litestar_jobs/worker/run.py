@@ -1,0 +1,254 @@
+"""The worker of a process: it owns the parts, the connections and every loop, and stops them in order.
+
+What it does not do: install signal handlers, open engines, or know who started it.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from litestar_jobs.config import WorkerConfig
+from litestar_jobs.database import Database, Link
+from litestar_jobs.define import Job
+from litestar_jobs.durations import seconds
+from litestar_jobs.enqueue import JobsClient
+from litestar_jobs.inject import JobSession, Plan, SessionFactory
+from litestar_jobs.outcome import Interrupted, Lost, Outcome
+from litestar_jobs.store import Claimed, Statements, Store
+from litestar_jobs.telemetry import Event, Hook, JobRescued, LeaseEnded, Tracing, WorkerStarted, WorkerStopped
+from litestar_jobs.worker.chore import Chore
+from litestar_jobs.worker.claim import Claimer
+from litestar_jobs.worker.execute import Executor
+from litestar_jobs.worker.finish import Finisher
+from litestar_jobs.worker.heartbeat import RENEWALS, Heartbeat
+from litestar_jobs.worker.listen import listening
+from litestar_jobs.worker.slots import TOO_LONG, Slots
+
+__all__ = ("Worker",)
+
+logger = logging.getLogger("litestar_jobs")
+
+PROMOTED_AT_ONCE = 1_000
+AFTER_CANCEL = 5.0
+"""Seconds that handlers have to end after they were cancelled."""
+MOST_UNWRITTEN = 5_000
+"""Outcomes that may wait for the database before no more jobs are claimed."""
+
+
+class Worker:
+    """Takes jobs of some queues and runs them, from :meth:`start` to :meth:`stop`."""
+
+    def __init__(  # noqa: PLR0913 - the parts of a worker
+        self,
+        config: WorkerConfig,
+        database: Database,
+        statements: Statements,
+        *,
+        jobs: Mapping[str, Job[Any, Any]],
+        plans: Mapping[str, Plan],
+        constants: Mapping[str, Any],
+        sessions: Mapping[str, SessionFactory],
+        client: JobsClient,
+        tracing: Tracing,
+        hooks: Sequence[Hook],
+    ) -> None:
+        self.queues = list(config.queues or dict.fromkeys(job.queue for job in jobs.values()) or ["default"])
+        self._config = config
+        self._database = database
+        self._sql = statements
+        self._sessions = sessions
+        self._client = client
+        self._hooks = hooks
+        self._lease = seconds(config.lease, "lease")
+        self._poll = seconds(config.poll_interval, "poll_interval")
+        self._executor = Executor(
+            jobs, plans, constants, tracing=tracing, emit=self._emit, complete_sql=statements["complete"]
+        )
+        self._timeouts = msgspec.json.encode(
+            {name: job.timeout for name, job in jobs.items() if job.timeout is not None}
+        ).decode()
+
+    async def start(self) -> None:
+        """Begin to work. If something fails, all that was begun is undone."""
+        async with AsyncExitStack() as undo:
+            claims, finishes = Link(self._database), Link(self._database)
+            chores = Link(self._database, on_open=listening(self._sql.channel, self._hear, self._hear_nothing))
+            for link in (chores, finishes, claims):
+                undo.push_async_callback(link.close)
+            self._store = Store(chores.fetch, self._sql)
+            self._claimer = Claimer(Store(claims.fetch, self._sql), self.queues, self._timeouts)
+            self._finisher = Finisher(Store(finishes.fetch, self._sql), self._hear, self._emit)
+            self._slots = Slots(self._config.concurrency, self._executor.run, self._ended)
+            self._claims = Chore("claim", self._claim, self._emit)
+            self._promotes = Chore("promote", self._promote, self._emit)
+            self._rescues = Chore("rescue", self._rescue, self._emit)
+            self._leases = Chore("lease", self._renew_identity, self._emit)
+            self._heartbeat: Heartbeat | None = None
+            self._promotes_at = 0.0
+            self._stopping = False
+            undo.push_async_callback(self._leave)
+            await self._renew_identity()
+            await self._find_own_sessions()
+            await self._promote()  # opens the connection that listens
+            undo.callback(self._client.listen(self._hear))
+            for chore in (self._finisher, self._leases, self._rescues, self._promotes, self._claims):
+                chore.start()
+            self._undo = undo.pop_all()
+        self._emit(WorkerStarted(self.worker_id, self.queues, self._config.concurrency))
+
+    @property
+    def worker_id(self) -> UUID | None:
+        """Under which this process is registered; None while it has no lease."""
+        return self._heartbeat.worker_id if self._heartbeat else None
+
+    async def stop(self, timeout: float | None = None) -> None:
+        """Stop in stages: claim nothing more; let running jobs end, for ``timeout`` seconds (``shutdown_timeout``);
+        cancel the others and hand them back, uncounted; write all outcomes; leave."""
+        worker_id = self.worker_id
+        self._stopping = True
+        await self._claims.stop()
+        interrupted = self._hand_back()
+        if timeout is None:
+            timeout = seconds(self._config.shutdown_timeout, "shutdown_timeout")
+        if not await self._slots.wait(timeout):
+            interrupted += await self._interrupt()
+        for chore in (self._promotes, self._rescues, self._leases):
+            await chore.stop()
+        await self._finisher.stop()
+        await self._undo.aclose()
+        self._emit(WorkerStopped(worker_id, interrupted))
+
+    def hurry(self) -> None:
+        """Do not wait for running jobs any longer: cancel them now."""
+        self._slots.cancel(Interrupted())
+
+    # The chores. Each answers when it wants to run next.
+
+    async def _claim(self) -> float:
+        if self._slots.waiting_too_long():
+            self._hand_back()
+        room = self._slots.room()
+        worker_id = self.worker_id
+        if room and worker_id and self._finisher.backlog < MOST_UNWRITTEN:
+            if self._claimer.is_idle:
+                self._claimer.warm()
+            while room and not self._stopping:
+                claimed = await self._claimer.claim(worker_id, room)
+                if worker_id != self.worker_id:
+                    return 0.0  # the lease ended meanwhile: these will be rescued
+                self._slots.add(claimed)
+                if self._claimer.is_idle:
+                    break
+                room = self._slots.room()
+        return self._poll if self._claimer.is_idle else TOO_LONG
+
+    async def _promote(self) -> float:
+        moved, next_due = await self._store.promote(PROMOTED_AT_ONCE)
+        if moved == PROMOTED_AT_ONCE:
+            return 0.0
+        pause = self._poll if next_due is None else min(self._poll, max(next_due, 0.001))
+        self._promotes_at = time.monotonic() + pause
+        return pause
+
+    async def _rescue(self) -> float:
+        rescued = await self._store.rescue(self._lease)
+        for job in rescued:
+            self._emit(
+                JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, job.was_last, job.overdue)
+            )
+        return self._lease / RENEWALS
+
+    async def _renew_identity(self) -> float:
+        """Have a lease: the first one, and a new one after it was lost."""
+        if self._heartbeat is None:
+            heartbeat = Heartbeat(self._database, self._sql, uuid7(), self._lease)
+            await heartbeat.start(self.queues, self._lost)
+            self._heartbeat = heartbeat
+        return self._lease
+
+    # What the parts tell.
+
+    def _hear(self, ready: set[str], due_in: float | None) -> None:
+        """Jobs were committed, here or elsewhere: some may run, the next one in so many seconds."""
+        if ready and self._claimer.warm(ready):
+            self._claims.wake()
+        if due_in is not None and time.monotonic() + due_in < self._promotes_at:
+            self._promotes.wake()
+
+    def _hear_nothing(self) -> None:
+        """Notifications may have been missed."""
+        self._claimer.warm()
+        self._claims.wake()
+
+    def _ended(self, job: Claimed, outcome: Outcome) -> None:
+        self._finisher.put(job, outcome)
+        if not self._claimer.is_idle and self._slots.room():
+            self._claims.wake()
+
+    def _lost(self, reason: str) -> None:
+        """The lease ended: stop everything before others may start it."""
+        heartbeat, self._heartbeat = self._heartbeat, None
+        if heartbeat is None:
+            return
+        self._slots.take_back()
+        jobs = self._slots.cancel(Lost())
+        self._emit(LeaseEnded(heartbeat.worker_id, jobs, reason))
+        if not self._stopping:
+            self._leases.wake()
+
+    # The parts of starting and stopping.
+
+    async def _find_own_sessions(self) -> None:
+        """Which of the application's sessions lead to the jobs' database: their jobs finish in their transaction."""
+        for name, open_session in self._sessions.items():
+            reason = await self._other_database(open_session())
+            if reason is None:
+                self._executor.own_sessions.add(name)
+            else:
+                logger.info(
+                    "jobs that use %r are finished after its commit, not in its transaction: %s", name, reason
+                )
+
+    async def _other_database(self, session: JobSession) -> str | None:
+        try:
+            (row,) = await session.execute(self._sql["same_database"], [str(self.worker_id)])
+        except Exception as error:  # noqa: BLE001 - whatever its driver raises, it is not the jobs' database
+            return str(error)
+        finally:
+            await session.rollback()
+            await session.close()
+        return None if row[0] else "it leads to another database than the jobs"
+
+    def _hand_back(self) -> int:
+        """Give back what was claimed ahead and has not begun."""
+        jobs = self._slots.take_back()
+        for job in jobs:
+            self._finisher.put(job, Interrupted())
+        return len(jobs)
+
+    async def _interrupt(self) -> int:
+        """Cancel what runs. A handler that does not end even then is given up, and can write nothing any more."""
+        interrupted = self._slots.cancel(Interrupted())
+        if await self._slots.wait(AFTER_CANCEL):
+            return interrupted
+        for job in self._slots.abandon():
+            logger.error("job %s (%s) did not end when it was cancelled, and was handed back", job.id, job.job_type)
+            self._finisher.put(job, Interrupted())
+        return interrupted
+
+    async def _leave(self) -> None:
+        if self._heartbeat is not None:
+            await self._heartbeat.stop()
+
+    def _emit(self, event: Event) -> None:
+        for hook in self._hooks:
+            try:
+                hook(event)
+            except Exception:
+                logger.exception("a hook raised on %r", event)

@@ -1,0 +1,143 @@
+"""The slots of a worker: so many jobs run at once, and a few more are at hand.
+
+Short jobs end faster than a claim takes, so some must be waiting here; a slow job must never keep claimed jobs waiting
+while another worker is idle. So as many are claimed ahead as ended in the last moment: some milliseconds' worth of
+work, none when jobs are slow; and what waits too long goes back.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from contextvars import copy_context
+from typing import Any
+
+from litestar_jobs.outcome import Outcome
+from litestar_jobs.store import Claimed
+from litestar_jobs.worker.execute import Attempt
+
+__all__ = ("Prefetch", "Slots")
+
+HORIZON = 0.02
+"""Seconds of work to have at hand."""
+WINDOW = 0.05
+"""Seconds over which the rate is taken."""
+MOST = 1_000
+FEWEST_WORTHWHILE = 2
+TOO_LONG = 0.1
+"""Seconds without a free slot after which jobs at hand go back."""
+
+
+class Prefetch:
+    """How many jobs to have at hand, from the rate at which jobs end."""
+
+    def __init__(self, concurrency: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = min(MOST, 10 * concurrency)
+        self._clock = clock
+        self._since = clock()
+        self._ended = 0
+        self.size = 0
+
+    def ended(self) -> None:
+        """A job ended."""
+        self._ended += 1
+
+    def adapt(self) -> int:
+        """The size from now on, once a window is over."""
+        now = self._clock()
+        elapsed = now - self._since
+        if elapsed >= WINDOW:
+            size = int(self._ended / elapsed * HORIZON)
+            self.size = min(size, self._most) if size >= FEWEST_WORTHWHILE else 0
+            self._since, self._ended = now, 0
+        return self.size
+
+
+class Slots:
+    """Runs each job in a task with a context of its own. Owns these tasks."""
+
+    def __init__(
+        self,
+        concurrency: int,
+        execute: Callable[[Attempt], Coroutine[Any, Any, Outcome]],
+        ended: Callable[[Claimed, Outcome], None],
+    ) -> None:
+        """``ended`` is told of each outcome, after its slot is free."""
+        self._concurrency = concurrency
+        self._execute = execute
+        self._ended = ended
+        self._prefetch = Prefetch(concurrency)
+        self._running: dict[asyncio.Task[None], Attempt] = {}
+        self._at_hand: deque[Claimed] = deque()
+        self._last_start = time.monotonic()
+        self._loop = asyncio.get_running_loop()
+        # Jobs run in the context that the worker was started in, never in that of a request.
+        self._context = copy_context()
+
+    @property
+    def running(self) -> int:
+        """How many jobs run at this moment."""
+        return len(self._running)
+
+    def room(self) -> int:
+        """How many jobs to claim now: 0 while enough are at hand."""
+        ahead = self._prefetch.adapt()
+        if len(self._at_hand) > ahead // 2:
+            return 0
+        return max(0, self._concurrency + ahead - len(self._running) - len(self._at_hand))
+
+    def add(self, jobs: Iterable[Claimed]) -> None:
+        """Run these, as slots are free."""
+        self._at_hand.extend(jobs)
+        self._fill()
+
+    def take_back(self) -> list[Claimed]:
+        """The jobs at hand that have not begun, and now will not."""
+        jobs = list(self._at_hand)
+        self._at_hand.clear()
+        return jobs
+
+    def waiting_too_long(self) -> bool:
+        """Whether jobs at hand have seen no free slot for a while."""
+        return bool(self._at_hand) and time.monotonic() - self._last_start > TOO_LONG
+
+    def cancel(self, outcome: Outcome) -> int:
+        """Cancel what runs and can be cancelled; each job gets this outcome. Answers how many."""
+        cancelled = 0
+        for task, attempt in self._running.items():
+            if not attempt.ending and attempt.stopped_with is None:
+                attempt.stopped_with = outcome
+                task.cancel()
+                cancelled += 1
+        return cancelled
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait until nothing runs. False if something still does after the time."""
+        if not self._running:
+            return True
+        _, pending = await asyncio.wait(list(self._running), timeout=timeout)
+        return not pending
+
+    def abandon(self) -> list[Claimed]:
+        """Give up on what cannot be cancelled. Answers these jobs; their handlers may go on, but can write nothing."""
+        jobs = [attempt.claimed for attempt in self._running.values()]
+        self._running.clear()
+        return jobs
+
+    def _fill(self) -> None:
+        while self._at_hand and len(self._running) < self._concurrency:
+            attempt = Attempt(self._at_hand.popleft())
+            task = self._loop.create_task(
+                self._run(attempt), name=attempt.claimed.job_type, context=self._context.copy()
+            )
+            self._running[task] = attempt
+            self._last_start = time.monotonic()
+
+    async def _run(self, attempt: Attempt) -> None:
+        outcome = await self._execute(attempt)
+        task = asyncio.current_task()
+        if task is None or self._running.pop(task, None) is None:
+            return  # abandoned, and reported as that
+        self._prefetch.ended()
+        self._fill()
+        self._ended(attempt.claimed, outcome)

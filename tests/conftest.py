@@ -1,0 +1,121 @@
+"""What all tests share: a real PostgreSQL, a database of its own for each test, and the one invariant.
+
+The server is the embedded one, or the one that ``LITESTAR_JOBS_TEST_DSN`` names.
+"""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from litestar_jobs import migrate
+from litestar_jobs.database import Database, Link
+from litestar_jobs.embedded import embedded_dsn
+from litestar_jobs.store import Statements, Store
+
+TEMPLATE = "litestar_jobs_template"
+IN_NO_TIME = "fsync = off; synchronous_commit = off; full_page_writes = off; autovacuum_naptime = '5s'"
+
+
+def database(dsn: str, name: str) -> str:
+    """The DSN with another database name."""
+    return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session")
+def server_dsn() -> Iterator[str]:
+    """A server on which databases may be created."""
+    if given := os.environ.get("LITESTAR_JOBS_TEST_DSN"):
+        yield given
+        return
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        yield embedded_dsn(Path(directory) / "postgres")
+
+
+@pytest.fixture(scope="session")
+async def template(server_dsn: str) -> AsyncIterator[str]:
+    """A migrated database to copy."""
+    admin = await asyncpg.connect(server_dsn)
+    if "LITESTAR_JOBS_TEST_DSN" not in os.environ:
+        for setting in IN_NO_TIME.split("; "):
+            await admin.execute(f"ALTER SYSTEM SET {setting}")
+        await admin.execute("SELECT pg_reload_conf()")
+    name = f"{TEMPLATE}_{uuid4().hex[:8]}"
+    await admin.execute(f"CREATE DATABASE {name}")
+    link = Link(Database(database(server_dsn, name)))
+    await migrate.upgrade(link, "litestar_jobs")
+    await link.close()
+    yield name
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
+@pytest.fixture
+async def dsn(server_dsn: str, template: str) -> AsyncIterator[str]:
+    """A database with empty tables. Afterwards every job must be in exactly one state table."""
+    admin = await asyncpg.connect(server_dsn)
+    name = f"test_{uuid4().hex}"
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    own = database(server_dsn, name)
+    try:
+        yield own
+        await assert_no_strays(own)
+    finally:
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.close()
+
+
+@pytest.fixture
+async def empty_dsn(server_dsn: str) -> AsyncIterator[str]:
+    """A database without our tables."""
+    admin = await asyncpg.connect(server_dsn)
+    name = f"empty_{uuid4().hex}"
+    await admin.execute(f"CREATE DATABASE {name}")
+    try:
+        yield database(server_dsn, name)
+    finally:
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.close()
+
+
+@pytest.fixture
+async def connection(dsn: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    """A plain connection to the test's database."""
+    opened = await asyncpg.connect(dsn)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def link(dsn: str) -> AsyncIterator[Link]:
+    opened = Link(Database(dsn))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def store(link: Link) -> Store:
+    """The statements, over a connection of the test's own."""
+    return Store(link.fetch, Statements("litestar_jobs"))
+
+
+@pytest.fixture(autouse=True)
+def _no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the developer's shell says must not decide a test."""
+    for name in ("LITESTAR_JOBS_DSN", "DATABASE_URL", "LITESTAR_JOBS_WORKER", "LITESTAR_APP"):
+        monkeypatch.delenv(name, raising=False)
+
+
+async def assert_no_strays(dsn: str, schema: str = "litestar_jobs") -> None:
+    """The invariant: every job is in exactly one state table."""
+    link = Link(Database(dsn))
+    try:
+        if await migrate.current_version(link, schema):
+            assert await Store(link.fetch, Statements(schema)).strays() == []
+    finally:
+        await link.close()
