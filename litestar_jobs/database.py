@@ -101,7 +101,8 @@ class Database:
     async def _open(self, settings: dict[str, str]) -> "asyncpg.Connection[Any]":
         arguments: dict[str, Any] = {"timeout": CONNECT_TIMEOUT, "command_timeout": COMMAND_TIMEOUT, **self._connect}
         arguments["server_settings"] = settings | dict(arguments.get("server_settings") or {})
-        return await asyncpg.connect(self._dsn, **arguments)
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(self._dsn, **arguments)
+        return connection
 
     def _unreachable(self, error: BaseException) -> DatabaseUnreachable:
         reason = str(error) or type(error).__name__

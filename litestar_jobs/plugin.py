@@ -9,7 +9,6 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-
 from importlib.util import find_spec
 from typing import Any
 
@@ -120,7 +119,8 @@ class JobsPlugin(InitPlugin, CLIPlugin, ReceiveRoutePlugin):
         self._jobs = select_jobs(self.config.jobs)
         self._configs = alchemy_configs(app_config.plugins)
         self._source = find_database(self.config.dsn, self._configs)
-        self._provided = dict(app_config.dependencies) | dict(self.config.dependencies)
+        given = {**app_config.dependencies, **self.config.dependencies}
+        self._provided = {name: one if isinstance(one, Provide) else Provide(one) for name, one in given.items()}
         self._plans = {} if self.config.worker is None else self._plan()
         app_config.lifespan.append(self._lifespan)
         app_config.on_startup.append(self._start_worker)

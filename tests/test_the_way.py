@@ -1,9 +1,11 @@
 """A job goes its whole way: defined, enqueued, claimed, executed, finished, under one trace id."""
 
 import logging
+from uuid import UUID
 
 import pytest
 from litestar import Litestar, post
+from litestar.params import JSONBody
 from msgspec import Struct
 
 from litestar_jobs import Job, JobContext, Jobs, JobsConfig, JobsPlugin, JobStatus, job
@@ -23,13 +25,11 @@ async def greet(payload: Greeting, job: JobContext) -> None:
 
 
 @post("/greet")
-async def request_greeting(data: Greeting, jobs: Jobs) -> str:
+async def request_greeting(data: JSONBody[Greeting], jobs: Jobs) -> str:
     return str(await jobs.enqueue(greet(data)))
 
 
 async def test_a_request_becomes_a_finished_job_under_its_trace_id(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
-    from uuid import UUID
-
     plugin = JobsPlugin(JobsConfig(dsn=dsn, jobs=[greet]))
     app = Litestar([request_greeting], plugins=[plugin], logging_config=None)
     with caplog.at_level(logging.INFO):

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -185,10 +186,12 @@ class _Limit:
     async def __aenter__(self) -> None:
         await self._timeout.__aenter__()
 
-    async def __aexit__(self, *raised: Any) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         try:
-            await self._timeout.__aexit__(*raised)
-        except TimeoutError as error:
-            raise JobTimeout(self._seconds or 0) from error
-        if raised[0] is None and self._timeout.expired():
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as expired:
+            raise JobTimeout(self._seconds or 0) from expired
+        if error is None and self._timeout.expired():
             raise JobTimeout(self._seconds or 0)

@@ -84,7 +84,7 @@ class Heartbeat:
                     renewed = await store.renew(self.worker_id, self._lease)
             except UNAVAILABLE as error:
                 if time.monotonic() >= good_until:
-                    return f"the database could not be reached: {error or type(error).__name__}"
+                    return f"the database could not be reached: {str(error) or type(error).__name__}"
                 pause = self._lease / 30
                 continue
             if not renewed:

@@ -100,7 +100,7 @@ class Worker:
             for chore in (self._finisher, self._leases, self._rescues, self._promotes, self._claims):
                 chore.start()
             self._undo = undo.pop_all()
-        self._emit(WorkerStarted(self.worker_id, self.queues, self._config.concurrency))
+        self._emit(WorkerStarted(self._known_as, self.queues, self._config.concurrency))
 
     @property
     def worker_id(self) -> UUID | None:
@@ -110,7 +110,6 @@ class Worker:
     async def stop(self, timeout: float | None = None) -> None:
         """Stop in stages: claim nothing more; let running jobs end, for ``timeout`` seconds (``shutdown_timeout``);
         cancel the others and hand them back, uncounted; write all outcomes; leave."""
-        worker_id = self.worker_id
         self._stopping = True
         await self._claims.stop()
         interrupted = self._hand_back()
@@ -122,7 +121,7 @@ class Worker:
             await chore.stop()
         await self._finisher.stop()
         await self._undo.aclose()
-        self._emit(WorkerStopped(worker_id, interrupted))
+        self._emit(WorkerStopped(self._known_as, interrupted))
 
     def hurry(self) -> None:
         """Do not wait for running jobs any longer: cancel them now."""
@@ -170,6 +169,8 @@ class Worker:
             heartbeat = Heartbeat(self._database, self._sql, uuid7(), self._lease)
             await heartbeat.start(self.queues, self._lost)
             self._heartbeat = heartbeat
+            self._known_as = heartbeat.worker_id
+            self._hear_nothing()
         return self._lease
 
     # What the parts tell.
@@ -211,9 +212,7 @@ class Worker:
             if reason is None:
                 self._executor.own_sessions.add(name)
             else:
-                logger.info(
-                    "jobs that use %r are finished after its commit, not in its transaction: %s", name, reason
-                )
+                logger.info("jobs that use %r are finished after its commit, not in its transaction: %s", name, reason)
 
     async def _other_database(self, session: JobSession) -> str | None:
         try:
