@@ -1,9 +1,10 @@
 """Settings. Each says what it accepts when it is made, not at three in the morning."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import keyword
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from litestar.di import Provide
 
@@ -11,12 +12,14 @@ from litestar_jobs.define import Job
 from litestar_jobs.durations import Duration, seconds
 from litestar_jobs.errors import ConfigurationError, DefinitionError
 from litestar_jobs.request import check_queue, whole_number
+from litestar_jobs.store import Statements
 from litestar_jobs.telemetry import Hook
 
 __all__ = ("JobsConfig", "WorkerConfig")
 
 Migrate = Literal["auto", "check", "never"]
 MIGRATE = ("auto", "check", "never")
+TAKEN = frozenset({"job", "state", "request", "socket", "headers", "query", "cookies", "body", "data", "scope"})
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,8 @@ class WorkerConfig:
 
     def __post_init__(self) -> None:
         with _as_configuration("WorkerConfig"):
-            if isinstance(self.queues, str) or (self.queues is not None and not self.queues):
-                raise DefinitionError(f"queues must be a list of at least one name, or None, not {self.queues!r}")
-            for queue in self.queues or ():
-                check_queue(queue)
+            if self.queues is not None:
+                _check_queues(self.queues)
             whole_number(self.concurrency, "concurrency", 1, 10_000)
             seconds(self.poll_interval, "poll_interval", least=0.1, most=3600)
             seconds(self.lease, "lease", least=1, most=3600)
@@ -59,7 +60,7 @@ class JobsConfig:
     """The jobs that this application knows. None: every ``@job`` of every module that was imported."""
     worker: WorkerConfig | None = field(default_factory=WorkerConfig)
     """The in-app worker. None: this application only enqueues."""
-    dependencies: Mapping[str, Provide] = field(default_factory=dict)
+    dependencies: Mapping[str, Provide] = field(default_factory=dict[str, Provide])
     """Dependencies of jobs alone; they go before the application's of the same name."""
     migrate: Migrate = "auto"
     """What happens to the tables at start-up: brought up to date, looked at, or left alone."""
@@ -74,22 +75,75 @@ class JobsConfig:
 
     def __post_init__(self) -> None:
         with _as_configuration("JobsConfig"):
-            whole_number(self.max_payload, "max_payload", 1, 200_000_000)
+            _check_dsn(self.dsn)
+            Statements(self.schema)
+            _check_list(self.jobs, "jobs", "functions decorated with @job")
+            _check_worker(self.worker)
+            _check_dependencies(self.dependencies)
             if self.migrate not in MIGRATE:
                 raise DefinitionError(f"migrate must be one of {', '.join(MIGRATE)}, not {self.migrate!r}")
-            if not self.dependency_key.isidentifier():
-                raise DefinitionError(f"dependency_key must be a name for a parameter, not {self.dependency_key!r}")
-            if not self.trace_header.replace("-", "").isalnum() or not self.trace_header.isascii():
-                raise DefinitionError(f"trace_header must be the name of a header, not {self.trace_header!r}")
-            for name, provide in self.dependencies.items():
-                if not isinstance(provide, Provide):
-                    raise DefinitionError(f"dependencies[{name!r}] must be a litestar.di.Provide, not {provide!r}")
+            _check_header(self.trace_header)
+            _check_key(self.dependency_key)
+            whole_number(self.max_payload, "max_payload", 1, 200_000_000)
+            _check_list(self.hooks, "hooks", "functions that take an event")
+            for hook in self.hooks:
+                _check_hook(hook)
 
 
 @contextmanager
-def _as_configuration(what: str) -> Iterator[None]:
+def _as_configuration(what: str) -> Generator[None]:
     """Settings have the same checks as definitions, but are errors of configuration."""
     try:
         yield
     except DefinitionError as error:
         raise ConfigurationError(f"{what}: {error}") from None
+
+
+def _check_list(value: object, setting: str, of: str) -> None:
+    if value is not None and (isinstance(value, str) or not isinstance(value, Iterable)):
+        raise DefinitionError(f"{setting} must be a list of {of}, not {value!r}")
+
+
+def _check_queues(queues: Sequence[str]) -> None:
+    _check_list(queues, "queues", "names")
+    if not queues:
+        raise DefinitionError("queues must have at least one name; None takes every queue that a job names")
+    for queue in queues:
+        check_queue(queue)
+
+
+def _check_dsn(dsn: object) -> None:
+    if dsn is not None and (not isinstance(dsn, str) or not dsn):
+        raise DefinitionError("dsn must be text such as postgresql://user@host/name, or None to look elsewhere for it")
+
+
+def _check_worker(worker: object) -> None:
+    if worker is not None and not isinstance(worker, WorkerConfig):
+        raise DefinitionError(
+            f"worker must be a WorkerConfig, or None for an application that only enqueues, not {worker!r}"
+        )
+
+
+def _check_dependencies(dependencies: object) -> None:
+    if not isinstance(dependencies, Mapping):
+        raise DefinitionError(f"dependencies must be a dict of names and litestar.di.Provide, not {dependencies!r}")
+    for name, provide in cast("Mapping[object, object]", dependencies).items():
+        if not isinstance(provide, Provide):
+            raise DefinitionError(f"dependencies[{name!r}] must be a litestar.di.Provide, not {provide!r}")
+
+
+def _check_header(name: object) -> None:
+    if not isinstance(name, str) or not name.isascii() or not name.replace("-", "").isalnum():
+        raise DefinitionError(f"trace_header must be the name of a header such as x-trace-id, not {name!r}")
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str) or not key.isidentifier() or keyword.iskeyword(key):
+        raise DefinitionError(f"dependency_key must be a name for a parameter such as 'jobs', not {key!r}")
+    if key in TAKEN:
+        raise DefinitionError(f"dependency_key must not be {key!r}, which jobs and handlers have for something else")
+
+
+def _check_hook(hook: object) -> None:
+    if not callable(hook):
+        raise DefinitionError(f"hooks must be functions that take an event, not {hook!r}")

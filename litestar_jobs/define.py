@@ -4,10 +4,22 @@ Nothing here touches a database, and calling a job does not either: it gives a :
 """
 
 import inspect
-import sys
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
-from typing import Annotated, Any, Concatenate, Generic, TypeVar, get_args, get_origin, overload
+from types import SimpleNamespace
+from typing import (
+    Annotated,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 import msgspec
 
@@ -24,15 +36,17 @@ from litestar_jobs.request import (
     check_queue,
     whole_number,
 )
-from litestar_jobs.retry import Exponential, RetryPolicy
+from litestar_jobs.retry import Exponential, RetryPolicy, check_policy
 
 __all__ = ("Job", "JobDecorator", "job", "registered_jobs", "select_jobs")
 
 PayloadT = TypeVar("PayloadT")
 ResultT = TypeVar("ResultT")
+P = ParamSpec("P")
 UNSET: Any = msgspec.UNSET
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+LAMBDA = "<lambda>"
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -53,42 +67,63 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
         check_queue(self.queue)
         whole_number(self.max_retries, "max_retries", 0, MAX_RETRIES)
         whole_number(self.priority, "priority", -MAX_PRIORITY, MAX_PRIORITY)
-        if not callable(self.retry):
-            raise DefinitionError(
-                f"retry must be a policy such as Exponential(), Fixed(10) or Never(), or a function "
-                f"(attempt, exception) -> timedelta | None, not {self.retry!r}"
-            )
+        check_policy(self.retry)
         if self.timeout is not None:
             seconds(self.timeout, "timeout", least=0.001)
+        _check_yes_or_no(self.sync_to_thread)
+
+    def but(self, options: dict[str, Any]) -> "JobOptions":
+        """These options with others in their places."""
+        unknown = sorted(options.keys() - set(self.__struct_fields__))
+        if unknown:
+            raise DefinitionError(
+                f"@job has no option {unknown[0]!r}; it has {', '.join(self.__struct_fields__)}. "
+                "Values for the job itself belong into its payload."
+            )
+        return msgspec.structs.replace(self, **options)
+
+
+def _check_yes_or_no(in_thread: object) -> None:
+    if not isinstance(in_thread, bool | None):
+        raise DefinitionError(f"sync_to_thread must be True or False, not {in_thread!r}")
 
 
 class Job(Generic[PayloadT, ResultT]):
     """A function that runs in the background. Calling it makes a request; ``.fn`` is the function itself, for tests."""
 
     def __init__(self, fn: Callable[..., Any], options: JobOptions, namespace: dict[str, Any]) -> None:
+        """``namespace`` holds the names that are local where the function is defined."""
         self.fn = fn
-        self.name = options.name or fn.__name__
+        self.where = _where(fn)
+        self.name = fn.__name__ if options.name is None else options.name
         self.queue = options.queue
         self.max_retries = options.max_retries
         self.retry = options.retry
         self.timeout = None if options.timeout is None else seconds(options.timeout, "timeout")
         self.priority = options.priority
-        self.where = f"{fn.__module__}.{fn.__qualname__} ({fn.__code__.co_filename}:{fn.__code__.co_firstlineno})"
-        self.is_async = inspect.iscoroutinefunction(fn)
+        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn))
         self.in_thread = not self.is_async and options.sync_to_thread is not False
         self.__doc__ = fn.__doc__
-        self.__name__ = fn.__name__
         self.__module__ = fn.__module__
+        self.__name__ = fn.__name__
+        self.__qualname__ = fn.__qualname__
         self.__wrapped__ = fn
+        self._check(options)
+        payload, self.dependencies = _split(self)
+        self.codec: PayloadCodec[PayloadT] | None = (
+            None if payload is None else PayloadCodec(self.where, self.name, _payload_type(self, payload, namespace))
+        )
+
+    def _check(self, options: JobOptions) -> None:
+        if self.name == LAMBDA:
+            raise DefinitionError(
+                f'job {self.where} is a lambda: write a function, or give a name with @job(name="...")'
+            )
         check_name(self.name, "a job's name", MAX_JOB_TYPE)
-        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        if inspect.isgeneratorfunction(self.fn) or inspect.isasyncgenfunction(self.fn):
             raise DefinitionError(f"job {self.where} is a generator; a job is a function that returns when it is done")
         if self.is_async and options.sync_to_thread is not None:
             raise DefinitionError(f"job {self.where} is async; sync_to_thread is for functions that are not")
-        payload, self.dependencies = _split(self)
-        self.codec: PayloadCodec[PayloadT] | None = (
-            None if payload is None else PayloadCodec(self.name, _payload_type(self, payload, namespace))
-        )
 
     @property
     def payload_type(self) -> Any:
@@ -139,21 +174,26 @@ class Job(Generic[PayloadT, ResultT]):
         Raises :exc:`PayloadRefused` for a payload that would not come back as it went in, and
         :exc:`DefinitionError` for options that make no sense.
         """
-        if (payload is UNSET) != (self.codec is None):
-            raise DefinitionError(
-                f"job {self.name!r} takes no payload: call {self.__name__}()"
-                if self.codec is None
-                else f"job {self.name!r} needs its payload: call {self.__name__}({self.payload_type!r} instance)"
-            )
         return JobRequest(
             job_type=self.name,
-            payload=NO_PAYLOAD if self.codec is None else self.codec.encode(payload),
+            payload=self._encoded(payload),
             queue=self.queue if queue is None else queue,
             max_retries=self.max_retries if max_retries is None else max_retries,
             priority=self.priority if priority is None else priority,
             run_at=run_at,
             delay=delay,
         )
+
+    def _encoded(self, payload: Any) -> bytes:
+        if self.codec is not None:
+            if payload is UNSET:
+                raise DefinitionError(
+                    f"job {self.name!r} needs its payload: {self.__name__}({self.codec.type_name}(...))"
+                )
+            return self.codec.encode(payload)
+        if payload is not UNSET and payload is not None:
+            raise DefinitionError(f"job {self.name!r} takes no payload: call {self.__name__}()")
+        return NO_PAYLOAD
 
 
 class JobDecorator:
@@ -170,20 +210,17 @@ class JobDecorator:
     def __init__(self, options: JobOptions) -> None:
         self._options = options
 
+    # An async function fits the fourth signature too, but the first that fits decides.
     @overload
-    def __call__(self, fn: Callable[[], Coroutine[Any, Any, ResultT]], /) -> Job[None, ResultT]: ...
-    @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]
         self, fn: Callable[Concatenate[PayloadT, ...], Coroutine[Any, Any, ResultT]], /
     ) -> Job[PayloadT, ResultT]: ...
     @overload
-    def __call__(self, fn: Callable[..., Coroutine[Any, Any, ResultT]], /) -> Job[None, ResultT]: ...
-    @overload
-    def __call__(self, fn: Callable[[], ResultT], /) -> Job[None, ResultT]: ...
-    @overload
     def __call__(self, fn: Callable[Concatenate[PayloadT, ...], ResultT], /) -> Job[PayloadT, ResultT]: ...
     @overload
-    def __call__(self, fn: Callable[..., ResultT], /) -> Job[None, ResultT]: ...
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, ResultT]], /) -> Job[None, ResultT]: ...
+    @overload
+    def __call__(self, fn: Callable[P, ResultT], /) -> Job[None, ResultT]: ...
     @overload
     def __call__(
         self,
@@ -200,10 +237,10 @@ class JobDecorator:
 
     def __call__(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         if fn is None:
-            return JobDecorator(msgspec.structs.replace(self._options, **options))
+            return JobDecorator(self._options.but(options))
         if not inspect.isfunction(fn):
             raise DefinitionError(f"@job decorates functions, not {fn!r}")
-        made: Job[Any, Any] = Job(fn, self._options, sys._getframe(1).f_locals)  # noqa: SLF001 - local payload types
+        made: Job[Any, Any] = Job(fn, self._options.but(options), _names_around())
         _registry[fn.__module__, fn.__qualname__, made.name] = made
         return made
 
@@ -219,15 +256,13 @@ def registered_jobs() -> list[Job[Any, Any]]:
     return list(_registry.values())
 
 
-def select_jobs(jobs: Iterable[Job[Any, Any]] | None) -> dict[str, Job[Any, Any]]:
+def select_jobs(jobs: Iterable[object] | None) -> dict[str, Job[Any, Any]]:
     """The jobs of an application by name: these, or all that are registered.
 
     Raises :exc:`ConfigurationError` if two have one name.
     """
     chosen: dict[str, Job[Any, Any]] = {}
-    for each in registered_jobs() if jobs is None else jobs:
-        if not isinstance(each, Job):
-            raise ConfigurationError(f"JobsConfig(jobs=[...]) takes functions decorated with @job, not {each!r}")
+    for each in registered_jobs() if jobs is None else map(_job, jobs):
         other = chosen.setdefault(each.name, each)
         if other is not each:
             raise ConfigurationError(
@@ -235,6 +270,12 @@ def select_jobs(jobs: Iterable[Job[Any, Any]] | None) -> dict[str, Job[Any, Any]
                 'Give one of them a name of its own with @job(name="..."), or choose with JobsConfig(jobs=[...]).'
             )
     return chosen
+
+
+def _job(given: object) -> Job[Any, Any]:
+    if not isinstance(given, Job):
+        raise ConfigurationError(f"JobsConfig(jobs=[...]) takes functions decorated with @job, not {given!r}")
+    return cast("Job[object, object]", given)
 
 
 def _split(job: Job[Any, Any]) -> tuple[inspect.Parameter | None, dict[str, inspect.Parameter]]:
@@ -250,27 +291,35 @@ def _split(job: Job[Any, Any]) -> tuple[inspect.Parameter | None, dict[str, insp
     for parameter in rest:
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
             raise DefinitionError(f"job {job.where}: dependency {parameter.name!r} must not be positional-only")
+    if first is not None and first.default is not inspect.Parameter.empty:
+        raise DefinitionError(
+            f"job {job.where}: its payload {first.name!r} has a default, but a call of the job always gives it. "
+            f"Remove the default; a job without a payload takes keywords only: {_without_payload(job, first)}."
+        )
     return first, {parameter.name: parameter for parameter in rest}
 
 
 def _payload_type(job: Job[Any, Any], parameter: inspect.Parameter, namespace: dict[str, Any]) -> Any:
-    annotation = parameter.annotation
-    if annotation is inspect.Parameter.empty:
+    if parameter.annotation is inspect.Parameter.empty:
         raise DefinitionError(
-            f"job {job.where}: its first parameter {parameter.name!r} is the payload and needs a type annotation"
+            f"job {job.where}: its first parameter {parameter.name!r} is the payload and needs a type annotation "
+            "(methods cannot be jobs)"
         )
-    if isinstance(annotation, str):
-        try:
-            annotation = eval(annotation, job.fn.__globals__, namespace)  # noqa: S307 - the author's own annotation
-        except NameError as error:
-            raise DefinitionError(
-                f"job {job.where}: the type of its payload cannot be resolved ({error}). "
-                "It is needed at run time: define it before the job, and import it outside TYPE_CHECKING."
-            ) from error
+    # Only this annotation: those of dependencies may be there for type checkers alone.
+    alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    try:
+        annotation = get_type_hints(alone, inspect.unwrap(job.fn).__globals__, namespace, include_extras=True)[
+            parameter.name
+        ]
+    except NameError as error:
+        raise DefinitionError(
+            f"job {job.where}: the type of its payload cannot be resolved ({error}). "
+            "It is needed at run time: define it before the job, and import it outside TYPE_CHECKING."
+        ) from error
     if annotation is JobContext or _is_dependency(annotation):
         raise DefinitionError(
             f"job {job.where}: its first parameter {parameter.name!r} would be the payload, but is a dependency. "
-            f"A job without a payload takes keywords only: def {job.__name__}(*, {parameter.name}: ...)."
+            f"A job without a payload takes keywords only: {_without_payload(job, parameter)}."
         )
     return annotation
 
@@ -282,3 +331,18 @@ def _is_dependency(annotation: Any) -> bool:
     )
 
 
+def _without_payload(job: Job[Any, Any], parameter: inspect.Parameter) -> str:
+    return f"def {job.__name__}(*, {parameter.name}: ...)"
+
+
+def _where(fn: Callable[..., Any]) -> str:
+    code = inspect.unwrap(fn).__code__
+    return f"{fn.__module__}.{fn.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
+
+
+def _names_around() -> dict[str, Any]:
+    """The local names where ``@job`` stands: a payload's type may be one of them."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals is globals():
+        frame = frame.f_back
+    return {} if frame is None else frame.f_locals

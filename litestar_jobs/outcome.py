@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from litestar_jobs.durations import LONGEST
 from litestar_jobs.errors import PayloadError
 from litestar_jobs.retry import RetryPolicy
 
@@ -25,7 +26,6 @@ __all__ = (
     "settlement",
 )
 
-YEAR = 366 * 24 * 3600.0
 MAX_MESSAGE = 2_000
 MAX_TRACEBACK = 20_000
 
@@ -41,7 +41,7 @@ class Failure(msgspec.Struct, frozen=True):
     def of(cls, error: BaseException) -> "Failure":
         lines = "".join(traceback.format_exception(error))
         return cls(
-            type(error).__qualname__,
+            _storable(type(error).__qualname__, MAX_MESSAGE),
             _storable(_text(error), MAX_MESSAGE),
             # The end of a traceback says most.
             _storable(lines[-MAX_TRACEBACK:], MAX_TRACEBACK),
@@ -111,8 +111,9 @@ def after_failure(error: BaseException, attempt: int, max_retries: int, policy: 
         if delay is None:
             return Failed(failure)
         return Retry(failure, max(0.0, _seconds(delay)))
-    except Exception as broken:  # noqa: BLE001 - whatever a user's policy raises is kept with the job
-        broken.__cause__ = error
+    except BaseException as broken:  # noqa: BLE001 - whatever a user's policy raises is kept with the job
+        if broken is not error:
+            broken.__cause__ = error
         return Failed(Failure.of(broken))
 
 
@@ -136,7 +137,7 @@ def settlement(outcome: Outcome) -> Settlement | None:
 def _seconds(delay: object) -> float:
     if not isinstance(delay, timedelta):
         raise TypeError(f"a retry policy must return a timedelta or None, not {delay!r}")
-    return min(delay.total_seconds(), YEAR)
+    return min(delay.total_seconds(), LONGEST)
 
 
 def _text(error: BaseException) -> str:

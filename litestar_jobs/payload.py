@@ -2,12 +2,15 @@
 
 msgspec does not check a Struct when it is built and writes NaN as null, and PostgreSQL's jsonb knows no NUL character.
 So a payload is encoded and decoded again where it is given (about a microsecond), and refused if it would not return.
+A part that is typed ``Any`` comes back as what JSON has: text for a datetime, a list for a tuple.
 """
 
 import math
 import re
-from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
@@ -28,16 +31,21 @@ class PayloadCodec(Generic[PayloadT]):
 
     __slots__ = ("_decode", "_job_type", "type")
 
-    def __init__(self, job_type: str, type_: Any) -> None:
+    def __init__(self, where: str, job_type: str, type_: Any) -> None:
         self._job_type = job_type
         self.type = type_
         try:
-            self._decode = msgspec.json.Decoder(type_).decode
-        except TypeError as error:
-            raise DefinitionError(
-                f"job {job_type!r}: msgspec cannot decode a payload of type {type_!r}: {error}. "
-                "Use a msgspec.Struct, dataclass, TypedDict, attrs class or built-in type."
-            ) from error
+            self._decode: Callable[[bytes | str], PayloadT] = msgspec.json.Decoder(type_).decode
+            stranger = _stranger(type_)
+        except (TypeError, NameError, ValueError) as error:
+            raise _not_a_payload(where, self.type_name, str(error)) from error
+        if stranger is not None:
+            raise _not_a_payload(where, self.type_name, f"msgspec knows no {stranger.__qualname__}")
+
+    @property
+    def type_name(self) -> str:
+        """The type, for messages."""
+        return self.type.__qualname__ if isinstance(self.type, type) else str(self.type)
 
     def encode(self, payload: Any) -> bytes:
         """The payload as JSON; :exc:`PayloadRefused` if it would not come back."""
@@ -45,27 +53,28 @@ class PayloadCodec(Generic[PayloadT]):
             encoded = encode(payload)
         except UnicodeEncodeError as error:
             raise self._refused(f"text with a lone surrogate cannot be stored ({error})") from error
-        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        except Exception as error:  # whatever keeps it from being JSON is the reason
             raise self._refused(str(error)) from error
         if b"null" in encoded and (where := _not_finite(payload)):
             raise self._refused(f"NaN and infinity are not JSON - at `{where}`")
         if b"\\u0000" in encoded and NUL.search(encoded):
             raise self._refused("PostgreSQL cannot store the NUL character (\\u0000) in text")
         try:
-            self._decode(encoded)
-        except (msgspec.MsgspecError, RecursionError) as error:
+            returned = encode(self._decode(encoded))
+        except Exception as error:  # a payload may check itself in any way
             raise self._refused(str(error)) from error
+        if returned != encoded and (lost := _lost(encoded, returned)):
+            raise self._refused(f"a {self.type_name} has no place for {', '.join(lost)}")
         return encoded
 
     def decode(self, stored: str) -> PayloadT:
         """The payload as its type has it now; :exc:`PayloadError` if it does not fit."""
         try:
-            payload: PayloadT = self._decode(stored)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            return self._decode(stored)
+        except Exception as error:  # a payload may check itself in any way
             raise PayloadError(
-                f"the stored payload of job {self._job_type!r} is not a {_name(self.type)} any more: {error}"
+                f"the stored payload of job {self._job_type!r} does not decode as {self.type_name}: {error}"
             ) from error
-        return payload
 
     def _refused(self, reason: str) -> PayloadRefused:
         return PayloadRefused(
@@ -73,23 +82,63 @@ class PayloadCodec(Generic[PayloadT]):
         )
 
 
-def _name(type_: Any) -> str:
-    return getattr(type_, "__name__", str(type_))
+def _not_a_payload(where: str, type_name: str, reason: str) -> DefinitionError:
+    return DefinitionError(
+        f"job {where}: its first parameter is its payload, but {type_name} cannot be one: {reason}. "
+        "Use a msgspec.Struct, dataclass, TypedDict, attrs class or built-in type, defined in its module. "
+        "If the parameter is a dependency, let the job take keywords only: def job(*, dependency: ...)."
+    )
 
 
-def _not_finite(value: Any, where: str = "$") -> str | None:
+def _stranger(type_: Any) -> type | None:
+    """A type inside this one that msgspec would leave to hooks, which there are none of."""
+    seen: set[int] = set()
+    rest: list[object] = [msgspec.inspect.type_info(type_)]
+    while rest:
+        node = rest.pop()
+        if isinstance(node, msgspec.inspect.CustomType):
+            return node.cls
+        if isinstance(node, tuple):
+            rest.extend(cast("tuple[object, ...]", node))
+        elif isinstance(node, msgspec.inspect.Type | msgspec.inspect.Field) and id(node) not in seen:
+            seen.add(id(node))
+            rest.extend(getattr(node, name) for name in node.__struct_fields__)
+    return None
+
+
+def _not_finite(value: object, where: str = "$") -> str | None:
     """Where a float hides that JSON cannot carry, or None."""
     if isinstance(value, float):
         return None if math.isfinite(value) else where
-    if isinstance(value, str | bytes | int) or value is None:
-        return None
+    parts = ((f"{where}{step}", part) for step, part in _parts(value))
+    return next((found for place, part in parts if (found := _not_finite(part, place))), None)
+
+
+def _parts(value: object) -> Iterator[tuple[str, object]]:
+    """What a value that msgspec can encode consists of."""
+    if value is None or isinstance(value, str | bytes | int):
+        return
     if isinstance(value, Mapping):
-        return _first(_not_finite(item, f"{where}.{key}") for key, item in value.items())
-    if isinstance(value, list | tuple | set | frozenset):
-        return _first(_not_finite(item, f"{where}[{index}]") for index, item in enumerate(value))
-    names = [*getattr(value, "__dict__", ()), *getattr(value, "__struct_fields__", getattr(value, "__slots__", ()))]
-    return _first(_not_finite(getattr(value, name, None), f"{where}.{name}") for name in names)
+        yield from ((f".{key}", item) for key, item in cast("Mapping[object, object]", value).items())
+    elif isinstance(value, list | tuple | AbstractSet):
+        yield from ((f"[{index}]", item) for index, item in enumerate(cast("Iterable[object]", value)))
+    else:
+        slots = (name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()))
+        names = dict.fromkeys((*getattr(value, "__dict__", ()), *getattr(value, "__struct_fields__", ()), *slots))
+        yield from ((f".{name}", getattr(value, name)) for name in names if hasattr(value, name))
 
 
-def _first(found: Any) -> str | None:
-    return next((where for where in found if where), None)
+def _lost(encoded: bytes, returned: bytes) -> list[str]:
+    """Names of fields that were given and did not come back."""
+    return sorted(set(Counter(_keys(msgspec.json.decode(encoded))) - Counter(_keys(msgspec.json.decode(returned)))))
+
+
+def _keys(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        fields = cast("dict[str, object]", value)
+        yield from fields
+        for item in fields.values():
+            yield from _keys(item)
+    elif isinstance(value, list):
+        for item in cast("list[object]", value):
+            yield from _keys(item)

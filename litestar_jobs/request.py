@@ -17,10 +17,14 @@ MAX_QUEUE = 100
 MAX_JOB_TYPE = 200
 MAX_RETRIES = 10_000
 MAX_PRIORITY = 30_000
-CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+skim = msgspec.json.Decoder(msgspec.Raw).decode
+"""Reads JSON without making anything of it."""
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def check_name(value: Any, what: str, most: int) -> str:
+def check_name(value: object, what: str, most: int) -> str:
     """The name; :exc:`DefinitionError` if it is empty, too long, or has characters that no name should."""
     if not isinstance(value, str) or not 1 <= len(value) <= most:
         shown = f"{value[:40]!r}… ({len(value)} characters)" if isinstance(value, str) and value else repr(value)
@@ -30,16 +34,34 @@ def check_name(value: Any, what: str, most: int) -> str:
     return value
 
 
-def check_queue(value: Any) -> str:
+def check_queue(value: object) -> str:
     """A queue's name. Quotes and spaces are fine: a name never becomes SQL."""
     return check_name(value, "a queue's name", MAX_QUEUE)
 
 
-def whole_number(value: Any, what: str, least: int, most: int) -> int:
+def whole_number(value: object, what: str, least: int, most: int) -> int:
     """The number; :exc:`DefinitionError`, naming ``what``, if it is none or out of bounds."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise DefinitionError(f"{what} must be a whole number from {least} to {most}, not {value!r}")
     return value
+
+
+def _check_aware(value: object) -> None:
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise DefinitionError(
+            f"run_at must be an aware datetime, such as datetime.now(UTC) + timedelta(hours=1), not {value!r}"
+        )
+
+
+def _check_json(value: object) -> None:
+    """One payload that is no JSON would fail the others of its batch."""
+    if not isinstance(value, bytes):
+        raise DefinitionError(f"a payload must be JSON as bytes, for example msgspec.json.encode(...), not {value!r}")
+    try:
+        value.decode()
+        skim(value)
+    except ValueError as error:
+        raise DefinitionError(f"a payload must be JSON as bytes, but is not: {error}") from error
 
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,10 +90,9 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
             seconds(self.delay, "delay")
             if self.run_at is not None:
                 raise DefinitionError("give run_at or delay, not both")
-        if self.run_at is not None and (not isinstance(self.run_at, datetime) or self.run_at.utcoffset() is None):
-            raise DefinitionError(
-                f"run_at must be an aware datetime, such as datetime.now(UTC) + timedelta(hours=1), not {self.run_at!r}"
-            )
+        if self.run_at is not None:
+            _check_aware(self.run_at)
+        _check_json(self.payload)
 
     @property
     def delay_seconds(self) -> float:

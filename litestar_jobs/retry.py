@@ -4,6 +4,7 @@ A policy is any callable ``(attempt, exception) -> timedelta | None``; ``attempt
 and ``None`` means that the job has failed for good. ``max_retries`` bounds every policy.
 """
 
+import inspect
 import random
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,11 +15,26 @@ import msgspec
 from litestar_jobs.durations import Duration, seconds
 from litestar_jobs.errors import DefinitionError
 
-__all__ = ("Exponential", "Fixed", "Never", "RetryPolicy")
+__all__ = ("Exponential", "Fixed", "Never", "RetryPolicy", "check_policy")
 
 RetryPolicy: TypeAlias = Callable[[int, BaseException], timedelta | None]
 
 WEEK = timedelta(days=7)
+STEEPEST = 1000.0
+
+
+def check_policy(policy: object) -> None:
+    """:exc:`DefinitionError` if this cannot be a policy."""
+    if isinstance(policy, type) or inspect.iscoroutinefunction(policy) or not callable(policy):
+        raise DefinitionError(
+            "retry must be a policy such as Exponential(), Fixed(10) or Never(), or a function that is not async, "
+            f"(attempt, exception) -> timedelta | None, not {policy!r}"
+        )
+
+
+def _check_factor(factor: object) -> None:
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 <= factor <= STEEPEST:
+        raise DefinitionError(f"Exponential(factor=...) must be a number from 1 to {STEEPEST:g}, not {factor!r}")
 
 
 class Exponential(msgspec.Struct, frozen=True):
@@ -36,10 +52,9 @@ class Exponential(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         seconds(self.base, "Exponential(base=...)")
         seconds(self.cap, "Exponential(cap=...)")
-        if not 1 <= self.factor <= 1000:  # noqa: PLR2004 - beyond that the second delay is the cap
-            raise DefinitionError(f"Exponential(factor=...) must lie between 1 and 1000, not {self.factor!r}")
+        _check_factor(self.factor)
 
-    def __call__(self, attempt: int, exception: BaseException, /) -> timedelta:
+    def __call__(self, attempt: int, exception: BaseException, /) -> timedelta:  # noqa: ARG002 - as all policies
         cap = seconds(self.cap, "cap")
         try:
             delay = min(seconds(self.base, "base") * self.factor ** (attempt - 1), cap)
@@ -56,12 +71,12 @@ class Fixed(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         seconds(self.delay, "Fixed(delay=...)")
 
-    def __call__(self, attempt: int, exception: BaseException, /) -> timedelta:
+    def __call__(self, attempt: int, exception: BaseException, /) -> timedelta:  # noqa: ARG002 - as all policies
         return timedelta(seconds=seconds(self.delay, "delay"))
 
 
 class Never(msgspec.Struct, frozen=True):
     """No further attempt, whatever ``max_retries`` says."""
 
-    def __call__(self, attempt: int, exception: BaseException, /) -> None:
+    def __call__(self, attempt: int, exception: BaseException, /) -> None:  # noqa: ARG002 - as all policies
         return None
