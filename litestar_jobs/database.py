@@ -14,7 +14,17 @@ import asyncpg
 
 from litestar_jobs.errors import ConfigurationError, DatabaseUnreachable
 
-__all__ = ("BAD_ROW", "MISSING_SCHEMA", "UNAVAILABLE", "Database", "Fetch", "Link", "Record")
+__all__ = (
+    "BAD_ROW",
+    "MISSING_SCHEMA",
+    "NOT_ALLOWED",
+    "UNAVAILABLE",
+    "Database",
+    "Fetch",
+    "Link",
+    "Record",
+    "may_have_been_written",
+)
 
 UNAVAILABLE: tuple[type[BaseException], ...] = (
     OSError,
@@ -40,6 +50,12 @@ MISSING_SCHEMA: tuple[type[BaseException], ...] = (
     asyncpg.UndefinedFunctionError,
 )
 
+NOT_ALLOWED: tuple[type[BaseException], ...] = (asyncpg.InsufficientPrivilegeError,)
+"""What the database answers to a role that may not do this."""
+
+ERROR = "ERROR"
+"""The severity of what ends a statement; ``FATAL`` and ``PANIC`` end the connection."""
+
 CONNECT_TIMEOUT = 10.0
 COMMAND_TIMEOUT = 60.0
 """Seconds after which a statement is given up: long for any statement of ours, short for a connection that is dead."""
@@ -51,6 +67,13 @@ SETTINGS = {
     # Compiling a plan takes longer than any statement here.
     "jit": "off",
 }
+
+
+def may_have_been_written(error: BaseException) -> bool:
+    """Whether a statement that failed like this may be committed all the same: nobody heard the server's answer."""
+    if isinstance(error, asyncpg.PostgresError) and getattr(error, "severity_en", None) == ERROR:
+        return False
+    return isinstance(error, (*UNAVAILABLE, asyncpg.InternalClientError))
 
 
 class Record(Protocol):
@@ -70,7 +93,7 @@ class Database:
         scheme = dsn.partition("://")[0]
         if scheme.partition("+")[0] not in {"postgresql", "postgres"}:
             raise ConfigurationError(
-                f"litestar-jobs needs PostgreSQL, but the database is {scheme or dsn!r}. "
+                f"litestar-jobs needs PostgreSQL, but the database is {scheme if '://' in dsn else 'not a URL'}. "
                 "Give a DSN that begins with postgresql://, for example JobsConfig(dsn='postgresql://user@host/name')."
             )
         self._dsn = "postgresql" + dsn[len(scheme) :]

@@ -18,9 +18,15 @@ COMMON_VARIABLE = "DATABASE_URL"
 class DatabaseSource:
     """Where the database was found, and how to open it. Nothing is opened before :meth:`open`."""
 
-    def __init__(self, name: str, open_: Callable[[], Awaitable[Database]]) -> None:
+    def __init__(self, name: str, open_: Callable[[], Awaitable[Database]], url: str | None = None) -> None:
         self.name = name
+        """For people: which of the five places it was."""
         self.open = open_
+        self.url = url
+        """Where it is; None for the embedded server, which is not running yet."""
+
+    def __repr__(self) -> str:
+        return f"<DatabaseSource {self.name}>"
 
 
 def find_database(dsn: str | None, configs: Sequence[AlchemyConfig]) -> DatabaseSource:
@@ -30,8 +36,9 @@ def find_database(dsn: str | None, configs: Sequence[AlchemyConfig]) -> Database
     if dsn := os.environ.get(DSN_VARIABLE):
         return _given(DSN_VARIABLE, dsn)
     if len(configs) == 1:
-        Database(url_of(configs[0]))  # refuses what is not PostgreSQL, now
-        return DatabaseSource("the application's advanced-alchemy configuration", lambda: _of_config(configs[0]))
+        url = url_of(configs[0])
+        Database(url)  # refuses what is not PostgreSQL, now
+        return DatabaseSource("the application's advanced-alchemy configuration", lambda: _of_config(configs[0]), url)
     if configs:
         keys = ", ".join(config.session_dependency_key for config in configs)
         raise ConfigurationError(
@@ -56,7 +63,7 @@ def _given(name: str, dsn: str) -> DatabaseSource:
     async def opened() -> Database:
         return database
 
-    return DatabaseSource(name, opened)
+    return DatabaseSource(name, opened, dsn)
 
 
 async def _of_config(config: AlchemyConfig) -> Database:

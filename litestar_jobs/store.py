@@ -23,7 +23,7 @@ __all__ = ("Claimed", "Lowest", "QueueCount", "Rescued", "Statements", "Store")
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
-SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,50}\Z")
+SCHEMA_NAME = re.compile(r"(?!pg_|public\Z|information_schema\Z)[a-z_][a-z0-9_]{0,50}\Z")
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -85,8 +85,8 @@ class Statements:
     def __init__(self, schema: str) -> None:
         if not SCHEMA_NAME.match(schema):
             raise ConfigurationError(
-                f"the schema must be a plain lower-case name of at most 51 letters, digits and underscores, "
-                f"not {schema!r}"
+                f"the schema must be a plain lower-case name of at most 51 letters, digits and underscores, and one "
+                f"of the jobs' own (not public or pg_...), not {schema!r}"
             )
         self.schema = schema
         self.channel = schema
@@ -94,10 +94,14 @@ class Statements:
     def __getitem__(self, name: str) -> str:
         return _rendered(name, self.schema)
 
+    def render(self, sql: str) -> str:
+        """SQL that is written for the schema ``litestar_jobs``, for this one."""
+        return sql if self.schema == "litestar_jobs" else re.sub(r"\blitestar_jobs\.", f'"{self.schema}".', sql)
+
 
 @cache
 def _rendered(name: str, schema: str) -> str:
-    return re.sub(r"\blitestar_jobs\.", f"{schema}.", _source(name))
+    return Statements(schema).render(_source(name))
 
 
 class Store:
