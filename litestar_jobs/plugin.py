@@ -16,12 +16,13 @@ from litestar import Litestar
 from litestar.config.app import AppConfig
 from litestar.di import NamedDependency, Provide
 from litestar.handlers import BaseRouteHandler
-from litestar.plugins import CLIPlugin, InitPlugin, InitPluginProtocol, ReceiveRoutePlugin
+from litestar.plugins import InitPlugin, InitPluginProtocol, ReceiveRoutePlugin
 from litestar.routes import ASGIRoute, BaseRoute, HTTPRoute, WebSocketRoute
 
 from litestar_jobs import migrate
 from litestar_jobs.alchemy import AlchemyConfig, alchemy_configs, open_session, session_key
 from litestar_jobs.cli import jobs_group
+from litestar_jobs.cli.connect import OperatedPlugin
 from litestar_jobs.config import JobsConfig, WorkerConfig
 from litestar_jobs.context import JobContext
 from litestar_jobs.database import Database, Link
@@ -58,7 +59,7 @@ def _tracing() -> Tracing:
     return OpenTelemetryTracing()
 
 
-class JobsPlugin(InitPlugin, CLIPlugin, ReceiveRoutePlugin):
+class JobsPlugin(InitPlugin, OperatedPlugin, ReceiveRoutePlugin):
     """Background jobs for an application: ``Litestar(plugins=[JobsPlugin(JobsConfig(...))])``.
 
     The order among the plugins does not matter.

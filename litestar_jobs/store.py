@@ -19,7 +19,7 @@ from litestar_jobs.outcome import Settlement
 from litestar_jobs.request import NewJob
 from litestar_jobs.row import JobFailure, JobRow, JobStatus
 
-__all__ = ("Claimed", "Lowest", "QueueCount", "Rescued", "Statements", "Store")
+__all__ = ("Claimed", "LiveWorker", "Lowest", "QueueCount", "Rescued", "Statements", "Store", "UnknownType")
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -72,6 +72,24 @@ class QueueCount(msgspec.Struct, frozen=True):
     jobs: int
     due: int
     oldest: float | None
+
+
+class UnknownType(msgspec.Struct, frozen=True):
+    """How many pending jobs there are of a type that an application does not know."""
+
+    job_type: str
+    jobs: int
+
+
+class LiveWorker(msgspec.Struct, frozen=True):
+    """A process whose lease has not ended."""
+
+    id: UUID
+    hostname: str
+    pid: int
+    queues: list[str]
+    started_at: datetime
+    expires_at: datetime
 
 
 @cache
@@ -201,6 +219,12 @@ class Store:
 
     async def count(self) -> list[QueueCount]:
         return [_struct(QueueCount, row) for row in await self._fetch(self._sql["count"])]
+
+    async def unknown_types(self, known: Sequence[str]) -> list[UnknownType]:
+        return [_struct(UnknownType, row) for row in await self._fetch(self._sql["unknown_types"], known)]
+
+    async def workers(self) -> list[LiveWorker]:
+        return [_struct(LiveWorker, row) for row in await self._fetch(self._sql["workers"])]
 
     async def cancel(self, job_id: UUID) -> bool:
         return bool(await self._fetch(self._sql["cancel"], job_id))

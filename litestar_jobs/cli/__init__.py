@@ -1,0 +1,25 @@
+"""The command line: ``litestar jobs ...``. One file per theme; this one only puts them together.
+
+Every command exits with 0 if what it was asked for is so, with 1 if it is not, with 2 if it was called wrongly. What
+went wrong is on stderr. With ``--json`` stdout is one JSON document, whose shape is that of the Struct it is made of.
+"""
+
+import click
+from litestar.cli._utils import LitestarGroup
+
+from litestar_jobs.cli.listing import list_jobs
+from litestar_jobs.cli.moves import cancel, retry
+from litestar_jobs.cli.story import show
+from litestar_jobs.cli.tables import check, downgrade, init, sql, upgrade
+from litestar_jobs.cli.worker import worker
+
+__all__ = ("jobs_group",)
+
+
+@click.group(name="jobs", cls=LitestarGroup)
+def jobs_group() -> None:
+    """Background jobs: their tables, their workers, and what became of them."""
+
+
+for command in (init, upgrade, downgrade, check, sql, worker, list_jobs, show, retry, cancel):
+    jobs_group.add_command(command)

@@ -1,0 +1,177 @@
+"""``list``: how much there is, where it is, and whether anybody works on it; or the jobs themselves, by filter."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import click
+import msgspec
+from litestar import Litestar
+from rich_click import RichCommand
+
+from litestar_jobs.cli.connect import OperatedPlugin, plugin_of, run, stored
+from litestar_jobs.cli.printing import age, count, moment, print_json, print_line, print_table
+from litestar_jobs.row import JobRow, JobStatus
+from litestar_jobs.store import LiveWorker, QueueCount, UnknownType
+
+__all__ = ("list_jobs",)
+
+HEAD = ("Queue", "Pending", "Due", "Oldest", "Running", "Completed", "Failed", "Cancelled")
+SHOWN_OF_ERROR = 300
+
+
+class QueueSummary(msgspec.Struct):
+    """One queue. Of the pending jobs ``due`` may run now, the oldest of them for ``oldest`` seconds."""
+
+    queue: str
+    pending: int = 0
+    due: int = 0
+    oldest: float | None = None
+    running: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """What ``list --json`` prints."""
+
+    queues: list[QueueSummary]
+    unknown: list[UnknownType]
+    """Pending jobs of types that this application does not know."""
+    workers: list[LiveWorker]
+    idle_queues: list[str]
+    """Queues with jobs that are due and no live worker that takes them."""
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """What ``list --json`` prints with a filter."""
+
+    jobs: list[JobRow]
+
+
+@click.command(name="list", cls=RichCommand)
+@click.option("--failed", is_flag=True, help="The failed jobs: the same as --status failed.")
+@click.option("--status", type=click.Choice([status.value for status in JobStatus]), help="Jobs of this status.")
+@click.option("--queue", metavar="NAME", help="Jobs of this queue.")
+@click.option("--type", "job_type", metavar="NAME", help="Jobs of this type.")
+@click.option("--limit", type=click.IntRange(1, 10_000), help="At most so many jobs, the newest. [20]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: queues, unknown, workers; or jobs.")
+def list_jobs(  # noqa: PLR0913 - one parameter per option
+    app: Litestar,
+    *,
+    failed: bool,
+    status: str | None,
+    queue: str | None,
+    job_type: str | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Count jobs by queue and status; with a filter, list them, newest first."""
+    plugin = plugin_of(app)
+    if failed:
+        if status not in {None, JobStatus.FAILED}:
+            raise click.UsageError(f"--failed and --status {status} exclude each other.")
+        status = JobStatus.FAILED
+    if not (status or queue or job_type or limit):
+        overview = run(_overview(plugin))
+        print_json(overview) if as_json else _print_overview(overview)
+        return
+    limit = limit or 20
+    jobs = run(_find(plugin, status, queue, job_type, limit))
+    print_json(Listing(jobs)) if as_json else _print_jobs(jobs, limit)
+
+
+async def _overview(plugin: OperatedPlugin) -> Overview:
+    async with stored(plugin) as store:
+        queues = _summaries(await store.count())
+        workers = await store.workers()
+        unknown = await store.unknown_types(list(plugin.jobs))
+    served = {queue for worker in workers for queue in worker.queues}
+    idle = [summary.queue for summary in queues if summary.due and summary.queue not in served]
+    return Overview(queues, unknown, workers, idle)
+
+
+async def _find(
+    plugin: OperatedPlugin, status: str | None, queue: str | None, job_type: str | None, limit: int
+) -> list[JobRow]:
+    async with stored(plugin) as store:
+        return await store.find(status, queue, job_type, limit)
+
+
+def _summaries(counts: Iterable[QueueCount]) -> list[QueueSummary]:
+    summaries: dict[str, QueueSummary] = {}
+    for counted in counts:
+        summary = summaries.setdefault(counted.queue, QueueSummary(counted.queue))
+        setattr(summary, counted.status, getattr(summary, counted.status) + counted.jobs)
+        summary.due += counted.due
+        summary.oldest = summary.oldest if counted.oldest is None else counted.oldest
+    return sorted(summaries.values(), key=lambda summary: summary.queue)
+
+
+def _print_overview(overview: Overview) -> None:
+    if overview.queues:
+        total = _cells(_total(overview.queues)) if len(overview.queues) > 1 else None
+        print_table(HEAD, map(_cells, overview.queues), total)
+    else:
+        print_line("There are no jobs.")
+    for unknown in overview.unknown:
+        print_line(
+            (f"{count(unknown.jobs, 'pending job')} of type {unknown.job_type}", "yellow"),
+            ": this application knows no job of this name, a worker that does will run them.",
+        )
+    for queue in overview.idle_queues:
+        print_line((f"No live worker takes jobs of queue {queue}", "yellow"), ", and some are due.")
+    processes = defaultdict[str, list[str]](list)
+    for worker in overview.workers:
+        processes[", ".join(worker.queues)].append(f"{worker.hostname}:{worker.pid}")
+    for queues, names in processes.items():
+        print_line(f"{count(len(names), 'worker')} of {queues}: {', '.join(names)}")
+    if not overview.workers:
+        print_line("No worker is alive.")
+
+
+def _cells(summary: QueueSummary) -> Sequence[str]:
+    oldest = "-" if summary.oldest is None else age(summary.oldest)
+    figures = (summary.running, summary.completed, summary.failed, summary.cancelled)
+    return (summary.queue, str(summary.pending), str(summary.due), oldest, *map(str, figures))
+
+
+def _total(summaries: Sequence[QueueSummary]) -> QueueSummary:
+    return QueueSummary(
+        "",
+        pending=sum(summary.pending for summary in summaries),
+        due=sum(summary.due for summary in summaries),
+        oldest=max((summary.oldest for summary in summaries if summary.oldest is not None), default=None),
+        running=sum(summary.running for summary in summaries),
+        completed=sum(summary.completed for summary in summaries),
+        failed=sum(summary.failed for summary in summaries),
+        cancelled=sum(summary.cancelled for summary in summaries),
+    )
+
+
+def _print_jobs(jobs: Sequence[JobRow], limit: int) -> None:
+    if not jobs:
+        print_line("There are no such jobs.")
+    for job in jobs:
+        print_line((str(job.id), "bold"), f"  {job.job_type}  ", (f"queue {job.queue}", "dim"))
+        print_line(_state(job), indent=2)
+        if job.last_error is not None:
+            print_line((_first_line(job.last_error), "red"), indent=2)
+    if len(jobs) == limit:
+        print_line((f"These are the newest {limit}; there may be more (--limit).", "dim"))
+
+
+def _state(job: JobRow) -> str:
+    attempts = f"attempt {job.attempts} of {job.max_retries + 1}"
+    match job.status:
+        case JobStatus.PENDING:
+            return f"pending, {count(job.attempts, 'attempt')} of {job.max_retries + 1} made, due {moment(job.run_at)}"
+        case JobStatus.RUNNING:
+            return f"running, {attempts}, since {moment(job.started_at or job.created_at)}"
+        case status:
+            return f"{status}, {attempts}, {moment(job.finished_at or job.created_at)}"
+
+
+def _first_line(error: str) -> str:
+    line = (error.strip() or "(an error without a message)").splitlines()[0]
+    return line if len(line) <= SHOWN_OF_ERROR else line[:SHOWN_OF_ERROR] + "…"

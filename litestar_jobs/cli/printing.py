@@ -1,0 +1,82 @@
+"""How things look in a terminal and in a pipe: all of rich is here.
+
+Text from jobs is never markup, and its control characters are shown, not sent to the terminal.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ("age", "count", "moment", "print_json", "print_line", "print_table", "print_text")
+
+UNITS = ((86_400, 2, "days"), (3_600, 2, "h"), (60, 2, "min"), (1, 0, "s"))
+"""Seconds, from how many of them on, and their name."""
+
+
+def print_line(*parts: str | tuple[str, str], indent: int = 0) -> None:
+    """One line, of texts and of (text, style) pairs. A pipe gets it whole, a terminal wrapped and indented."""
+    console = _console()
+    line = Text.assemble(*(_plain(part) if isinstance(part, str) else (_plain(part[0]), part[1]) for part in parts))
+    if console.is_terminal:
+        console.print(Padding(line, (0, 0, 0, indent)))
+    else:
+        console.print(Text(" " * indent) + line, soft_wrap=True)
+
+
+def print_text(text: str, *, indent: int = 0, style: str = "") -> None:
+    """Some lines as they are, such as a traceback: none is wrapped, so that they can be copied."""
+    lines = "\n".join(" " * indent + line for line in _plain(text).splitlines())
+    _console().print(Text(lines, style=style), soft_wrap=True)
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], total: Sequence[str] | None = None) -> None:
+    """The first column is text, the others are figures."""
+    table = Table(box=box.SIMPLE_HEAD, show_footer=total is not None, pad_edge=False)
+    for place, name in enumerate(head):
+        footer = Text(_plain(total[place])) if total else ""
+        table.add_column(name, footer, justify="right" if place else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_plain(cell), style="dim" if cell in {"0", "-"} else "") for cell in row))
+    _console().print(table)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document, nothing else."""
+    _console().out(msgspec.json.format(msgspec.json.encode(value), indent=2).decode(), highlight=False)
+
+
+def age(seconds: float) -> str:
+    """How long, in the unit that fits."""
+    seconds = max(0.0, seconds)
+    unit, name = next((unit, name) for unit, least, name in UNITS if seconds >= unit * least)
+    return f"{seconds / unit:.0f} {name}"
+
+
+def moment(when: datetime) -> str:
+    """A time in this machine's zone, and how far away it is."""
+    distance = (when - datetime.now(UTC)).total_seconds()
+    shown = when.astimezone().isoformat(sep=" ", timespec="seconds")
+    return f"{shown} (in {age(distance)})" if distance > 0 else f"{shown} ({age(-distance)} ago)"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _console() -> Console:
+    """Made anew each time: stdout is another one in tests."""
+    return Console(highlight=False, emoji=False, markup=False)
+
+
+def _plain(text: str) -> str:
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode() for each in text
+    )
