@@ -1,0 +1,57 @@
+"""What type checkers make of enqueuing. Never run: each line that must not pass says with which error it fails."""
+
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
+from typing import assert_type
+from uuid import UUID
+
+from litestar import post
+from litestar.di import NamedDependency
+from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from litestar_jobs import JobRequest, JobRow, Jobs, JobsConfig, JobsPlugin, WorkerConfig, job
+
+
+class Mail(Struct):
+    to: str
+
+
+@job
+async def send(payload: Mail, jobs: Jobs) -> None:
+    await jobs.enqueue(report())
+
+
+@job
+async def report() -> None: ...
+
+
+@post("/")
+async def handler(data: Mail, jobs: Jobs, db_session: NamedDependency[AsyncSession]) -> str:
+    assert_type(await jobs.enqueue(send(data)), UUID)
+    assert_type(await jobs.enqueue(report()), UUID)
+    assert_type(await jobs.enqueue(JobRequest(job_type="elsewhere", payload=b"{}")), UUID)
+    assert_type(await jobs.enqueue_with(db_session, send(data)), UUID)
+    assert_type(await jobs.enqueue_many(send(Mail(to)) for to in ("you", "me")), list[UUID])
+    assert_type(await jobs.get(UUID(int=1)), JobRow | None)
+
+    await jobs.enqueue(send)  # type: ignore[arg-type]
+    await jobs.enqueue(report)  # type: ignore[arg-type]
+    await jobs.enqueue(send.fn)  # type: ignore[arg-type]
+    await jobs.enqueue(data)  # type: ignore[arg-type]
+    await jobs.enqueue(send(5))  # type: ignore[arg-type]
+    await jobs.enqueue(send(data), data)  # type: ignore[call-arg]
+    await jobs.enqueue_with(db_session, send)  # type: ignore[arg-type]
+    await jobs.enqueue_with(send(data))  # type: ignore[call-arg]
+    await jobs.enqueue_many([send])  # type: ignore[list-item]
+    await jobs.enqueue_many(send(data))  # type: ignore[arg-type]
+    return "sent"
+
+
+JobsPlugin(JobsConfig(jobs=[send, report], worker=WorkerConfig(queues=["mails"], concurrency=5)))
+JobsConfig(worker=None, migrate="check")
+
+JobsConfig(jobs=[Mail])  # type: ignore[list-item]
+JobsConfig(migrate="sometimes")  # type: ignore[arg-type]
+JobsConfig(worker=5)  # type: ignore[arg-type]
+JobsPlugin(WorkerConfig())  # type: ignore[arg-type]
