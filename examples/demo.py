@@ -57,7 +57,10 @@ async def make_round(app: Litestar, url: str) -> bool:
     outcomes: list[tuple[str, str, str]] = []
     async with httpx.AsyncClient(base_url=url) as http:
         for path, body, trace_id in ROUND:
-            say(f"\n$ curl -X POST {url}{path} -H 'x-trace-id: {trace_id}'" + (f" --json '{json.dumps(body)}'" if body else ""))
+            say(
+                f"\n$ curl -X POST {url}{path} -H 'x-trace-id: {trace_id}'"
+                + (f" --json '{json.dumps(body)}'" if body else "")
+            )
             response = await http.post(path, json=body, headers={"x-trace-id": trace_id})
             say(response.text)
             if not response.is_success:
@@ -85,7 +88,6 @@ async def demo(port: int, *, once: bool) -> int:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
     return 0 if well else 1
-
 
 
 def main() -> int:

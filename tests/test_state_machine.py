@@ -1,0 +1,248 @@
+"""Random sequences of moves against a small model: every job is where the model says, and in exactly one table.
+
+The moves are the store's own statements, on a real PostgreSQL. Time passes where a rule makes it pass.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Iterator
+from typing import Any, TypeVar
+from uuid import UUID
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from uuid_utils.compat import uuid7
+
+from litestar_jobs.database import Database, Link
+from litestar_jobs.outcome import Failure, Settlement
+from litestar_jobs.request import JobRequest, NewJob
+from litestar_jobs.store import Claimed, Statements, Store
+
+T = TypeVar("T")
+QUEUES = ["default", "other"]
+PENDING = ("scheduled", "ready")
+
+
+class Expected:
+    """What the model knows of a job."""
+
+    def __init__(self, queue: str, max_retries: int, priority: int, state: str) -> None:
+        self.queue = queue
+        self.max_retries = max_retries
+        self.priority = priority
+        self.state = state
+        self.attempts = 0
+        self.failures = 0
+        self.token: int | None = None
+        self.worker: UUID | None = None
+
+
+class Moves(RuleBasedStateMachine):
+    """Two workers, one of which may die, and an operator."""
+
+    dsn: str
+    claims = Bundle("claims")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.link = Link(Database(self.dsn))
+        self.store = Store(self.link.fetch, Statements("litestar_jobs"))
+        self.jobs: dict[UUID, Expected] = {}
+        self.workers = [uuid7(), uuid7()]
+        self.tokens: set[int] = set()
+        self.run(
+            self.link.run(
+                "TRUNCATE litestar_jobs.job, litestar_jobs.scheduled, litestar_jobs.ready, litestar_jobs.running, "
+                "litestar_jobs.finished, litestar_jobs.failure, litestar_jobs.worker"
+            )
+        )
+        for worker in self.workers:
+            self.run(self.store.register(worker, "host", 1, QUEUES, 3600))
+
+    def run(self, work: Awaitable[T]) -> T:
+        return self.loop.run_until_complete(work)
+
+    def teardown(self) -> None:
+        self.run(self.link.close())
+        self.loop.close()
+
+    @rule(
+        queue=st.sampled_from(QUEUES),
+        later=st.booleans(),
+        priority=st.integers(-1, 1),
+        max_retries=st.integers(0, 2),
+        count=st.integers(1, 3),
+    )
+    def enqueue(self, queue: str, later: bool, priority: int, max_retries: int, count: int) -> None:  # noqa: FBT001
+        request = JobRequest(
+            job_type="note", queue=queue, priority=priority, max_retries=max_retries, delay=3600 if later else None
+        )
+        jobs = [NewJob(uuid7(), request) for _ in range(count)]
+        self.run(self.store.enqueue(jobs))
+        for job in jobs:
+            self.jobs[job.id] = Expected(queue, max_retries, priority, "scheduled" if later else "ready")
+
+    @rule(target=claims, queue=st.sampled_from(QUEUES), slots=st.integers(1, 3), worker=st.integers(0, 1))
+    def claim(self, queue: str, slots: int, worker: int) -> Any:
+        claimed = self.run(self.store.claim({queue: slots}, {}, self.workers[worker], "{}"))
+        ready = [job for job in self.jobs.values() if job.state == "ready" and job.queue == queue]
+        assert len(claimed) == min(slots, len(ready))
+        best = sorted(job.priority for job in ready)[: len(claimed)]
+        assert [job.priority for job in claimed] == best, "lower priorities first"
+        for job in claimed:
+            expected = self.jobs[job.id]
+            assert expected.state == "ready"
+            assert job.attempt == expected.attempts + 1
+            assert job.token not in self.tokens, "a token is never given twice"
+            self.tokens.add(job.token)
+            expected.state, expected.token, expected.attempts = "running", job.token, job.attempt
+            expected.worker = self.workers[worker]
+        return multiple(*claimed)
+
+    def holds(self, job: Claimed) -> bool:
+        """Whether the model says that this claim still has the right to write."""
+        return self.jobs[job.id].state == "running" and self.jobs[job.id].token == job.token
+
+    @rule(job=claims)
+    def complete(self, job: Claimed) -> None:
+        moved = self.run(self.store.complete([job]))
+        assert bool(moved) == self.holds(job), "the token is the right to write"
+        if moved:
+            self.jobs[job.id].state = "completed"
+
+    @rule(
+        job=claims,
+        verdict=st.sampled_from(["failed", "cancelled", "retry", "release"]),
+        delay=st.sampled_from([0.0, 3600.0]),
+    )
+    def settle(self, job: Claimed, verdict: Any, delay: float) -> None:
+        failure = Failure("ValueError", "no", None) if verdict in ("failed", "retry") else None
+        moved = self.run(self.store.settle([(job, Settlement(verdict, delay, failure))]))
+        assert bool(moved) == self.holds(job), "the token is the right to write"
+        if not moved:
+            return
+        expected = self.jobs[job.id]
+        expected.failures += failure is not None
+        if verdict in ("failed", "cancelled"):
+            expected.state = verdict
+        else:
+            expected.state = "scheduled" if delay else "ready"
+            expected.attempts -= verdict == "release"
+
+    @rule(jobs=st.lists(claims, min_size=2, max_size=4))
+    def complete_together(self, jobs: list[Claimed]) -> None:
+        held = {job.id for job in jobs if self.holds(job)}
+        assert self.run(self.store.complete(jobs)) == held
+        for job_id in held:
+            self.jobs[job_id].state = "completed"
+
+    @rule()
+    def time_passes(self) -> None:
+        self.run(self.link.run("UPDATE litestar_jobs.scheduled SET run_at = run_at - interval '2 h'"))
+
+    @rule(at_most=st.integers(1, 5))
+    def promote(self, at_most: int) -> None:
+        due = self.run(self.link.fetch("SELECT id FROM litestar_jobs.scheduled WHERE run_at <= now()"))
+        moved, next_due = self.run(self.store.promote(at_most))
+        assert moved == min(at_most, len(due))
+        assert next_due is None or next_due > 0
+        for row in self.run(self.link.fetch("SELECT id FROM litestar_jobs.ready")):
+            self.jobs[row["id"]].state = "ready"
+
+    @rule(worker=st.integers(0, 1))
+    def die(self, worker: int) -> None:
+        """A process stops renewing; another one takes its place."""
+        self.run(
+            self.link.run(
+                f"UPDATE litestar_jobs.worker SET expires_at = now() - interval '1 s' WHERE id = '{self.workers[worker]}'"
+            )
+        )
+        assert not self.run(self.store.renew(self.workers[worker], 3600)), "an ended lease is not renewed"
+        assert not self.run(self.store.claim(dict.fromkeys(QUEUES, 5), {}, self.workers[worker], "{}"))
+        dead, self.workers[worker] = self.workers[worker], uuid7()
+        self.run(self.store.register(self.workers[worker], "host", 1, QUEUES, 3600))
+        lost = {job_id for job_id, job in self.jobs.items() if job.state == "running" and job.worker == dead}
+        rescued = self.run(self.store.rescue(3600))
+        assert {job.id for job in rescued} == lost
+        for job in rescued:
+            expected = self.jobs[job.id]
+            assert job.was_last == (expected.attempts > expected.max_retries)
+            expected.state = "failed" if job.was_last else "ready"
+            expected.failures += 1
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        if not self.jobs:
+            return
+        job_id = data.draw(st.sampled_from(sorted(self.jobs)))
+        moved = self.run(self.store.cancel(job_id))
+        assert moved == (self.jobs[job_id].state in PENDING)
+        if moved:
+            self.jobs[job_id].state = "cancelled"
+
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        if not self.jobs:
+            return
+        job_id = data.draw(st.sampled_from(sorted(self.jobs)))
+        queue = self.run(self.store.retry(job_id))
+        expected = self.jobs[job_id]
+        assert (queue is not None) == (expected.state in ("failed", "cancelled"))
+        if queue is not None:
+            assert queue == expected.queue
+            expected.state, expected.attempts = "ready", 0
+
+    @invariant()
+    def every_job_is_in_exactly_one_table(self) -> None:
+        assert self.run(self.store.strays()) == []
+
+    @invariant()
+    def every_job_is_where_the_model_says(self) -> None:
+        for row in self.run(self.store.find(None, None, None, 10_000)):
+            expected = self.jobs[row.id]
+            assert row.status == ("pending" if expected.state in PENDING else expected.state)
+            assert row.attempts == expected.attempts
+        failures = self.run(self.link.fetch("SELECT count(*) AS n FROM litestar_jobs.failure"))[0]["n"]
+        assert failures == sum(job.failures for job in self.jobs.values())
+
+
+@pytest.fixture
+def own_loop_dsn(server_dsn: str, template: str) -> Iterator[str]:
+    """A database for a test that runs its own event loop."""
+
+    async def admin(statement: str) -> None:
+        connection = await asyncpg.connect(server_dsn)
+        await connection.execute(statement)
+        await connection.close()
+
+    name = f"moves_{uuid7().hex}"
+    with asyncio.Runner() as runner:
+        runner.run(admin(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        yield (
+            server_dsn.replace("/postgres?", f"/{name}?")
+            if "?" in server_dsn
+            else server_dsn.rpartition("/")[0] + f"/{name}"
+        )
+        runner.run(admin(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def test_moves_agree_with_the_model(own_loop_dsn: str) -> None:
+    class OnThisDatabase(Moves):
+        dsn = own_loop_dsn
+
+    run_state_machine_as_test(
+        OnThisDatabase,
+        settings=settings(
+            max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
