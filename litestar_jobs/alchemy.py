@@ -12,15 +12,17 @@ from typing import Any, TypeAlias
 from advanced_alchemy.extensions.litestar import SQLAlchemyAsyncConfig, SQLAlchemyInitPlugin, SQLAlchemySyncConfig
 from litestar.concurrency import sync_to_thread
 from litestar.di import Provide
-from sqlalchemy import Connection, Engine, event
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
+from sqlalchemy import Connection, event, insert, table
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from litestar_jobs.database import Database
 from litestar_jobs.errors import ConfigurationError, ConnectionRefused
 
 __all__ = (
+    "OUTSIDE",
     "AlchemyConfig",
+    "Committed",
     "alchemy_configs",
     "database_of",
     "execute_in_session",
@@ -37,10 +39,30 @@ NUMBERED, NAMED = "$1", "%(p1)s"
 DRIVERS = {"asyncpg": NUMBERED, "psycopg": NAMED, "psycopg2": NAMED}
 """How each driver writes a parameter."""
 
-CONNECT_ARGS = ("host", "port", "ssl", "passfile", "direct_tls", "server_settings", "timeout", "password")
-"""Arguments of an asyncpg engine that our own connections take over."""
+IN_URL = frozenset(
+    {
+        *("host", "port", "user", "password", "passfile", "service", "application_name", "options"),
+        *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation"),
+        *("ssl_min_protocol_version", "ssl_max_protocol_version"),
+        *("target_session_attrs", "krbsrvname", "gsslib"),
+    }
+)
+"""What an engine may be told about its connections, in its URL or in ``connect_args``, and a URL can say as well."""
+
+AS_ARGUMENTS = frozenset({"ssl", "password", "direct_tls", "server_settings", "timeout", "statement_cache_size"})
+"""What only :func:`asyncpg.connect` can be told. All the rest is about SQLAlchemy's connections, not ours."""
 
 COMMITTED = "litestar_jobs_committed"
+
+Committed: TypeAlias = Callable[[Callable[[], bool]], None]
+"""Called when a transaction commits, in whatever thread; what it is given answers whether the commit is over."""
+
+OUTSIDE = (
+    "enqueue_with was given {what} that is not in a transaction, so the job could not commit or roll back with your "
+    "own writes. {remedy}, or use jobs.enqueue(...) for a transaction of its own."
+)
+
+A_WRITE = insert(table("job"))
 
 
 def is_sqlalchemy(connection: object) -> bool:
@@ -50,10 +72,8 @@ def is_sqlalchemy(connection: object) -> bool:
     )
 
 
-async def execute_in_session(
-    connection: object, sql: str, arguments: Sequence[Any], committed: Callable[[], None]
-) -> None:
-    """Run a statement inside the session's or the connection's transaction, and call ``committed`` once it has."""
+async def execute_in_session(connection: object, sql: str, arguments: Sequence[Any], committed: Committed) -> None:
+    """Run a statement inside the session's or the connection's transaction, and call ``committed`` when it commits."""
     if isinstance(connection, async_scoped_session | scoped_session):
         connection = connection()
     match connection:
@@ -65,18 +85,20 @@ async def execute_in_session(
             await connection.run_sync(_in_connection, sql, arguments, committed)
         case Connection():
             _in_connection(connection, sql, arguments, committed)
-        case AsyncEngine() | Engine() | async_sessionmaker():
+        case _:
             raise ConnectionRefused(
-                f"enqueue_with was given a {type(connection).__name__}, which is in no transaction. "
+                f"enqueue_with was given SQLAlchemy's {type(connection).__qualname__}, which is in no transaction. "
                 "Give it the session or connection that your own writes use."
             )
-        case _:
-            raise ConnectionRefused(f"enqueue_with does not know {type(connection).__qualname__} of SQLAlchemy")
 
 
-def _in_session(session: Session, sql: str, arguments: Sequence[Any], committed: Callable[[], None]) -> None:
-    execute(session.connection(), sql, arguments)
-    waiting: list[Callable[[], None]] | None = session.info.get(COMMITTED)
+def _in_session(session: Session, sql: str, arguments: Sequence[Any], committed: Committed) -> None:
+    if not (session.autobegin or session.in_transaction()):
+        raise ConnectionRefused(
+            OUTSIDE.format(what="a session without autobegin", remedy="Open one with `async with session.begin():`")
+        )
+    execute(write_connection(session), sql, arguments)
+    waiting: list[Committed] | None = session.info.get(COMMITTED)
     if waiting is None:
         waiting = session.info[COMMITTED] = []
         event.listen(session, "after_commit", _after_commit)
@@ -87,21 +109,31 @@ def _in_session(session: Session, sql: str, arguments: Sequence[Any], committed:
 def _after_commit(session: Session) -> None:
     if session.in_nested_transaction():
         return
-    waiting: list[Callable[[], None]] = session.info[COMMITTED]
+    waiting: list[Committed] = session.info[COMMITTED]
     told, waiting[:] = waiting[:], []
     for committed in told:
-        committed()
+        committed(lambda: True)
 
 
 def _after_rollback(session: Session) -> None:
-    if session.in_nested_transaction():
-        return
-    session.info[COMMITTED].clear()
+    if not session.in_nested_transaction():
+        session.info[COMMITTED].clear()
 
 
-def _in_connection(connection: Connection, sql: str, arguments: Sequence[Any], committed: Callable[[], None]) -> None:
+def _in_connection(connection: Connection, sql: str, arguments: Sequence[Any], committed: Committed) -> None:
     execute(connection, sql, arguments)
-    event.listen(connection, "commit", lambda _: committed(), once=True)
+
+    def commits(connection: Connection) -> None:
+        """Called before the COMMIT is sent; nothing is called after it."""
+        transaction = connection.get_transaction()
+        committed(lambda: transaction is None or not transaction.is_active)
+
+    event.listen(connection, "commit", commits, once=True)
+
+
+def write_connection(session: Session) -> Connection:
+    """The connection of the session's transaction; of a session that routes reads elsewhere, the one for writes."""
+    return session.connection(bind_arguments={"clause": A_WRITE})
 
 
 def execute(connection: Connection, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
@@ -142,7 +174,7 @@ class AsyncJobSession:
         return self.session.in_transaction()
 
     async def execute(self, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
-        return await self.session.run_sync(lambda session: execute(session.connection(), sql, arguments))
+        return await self.session.run_sync(lambda session: execute(write_connection(session), sql, arguments))
 
     async def commit(self) -> None:
         await self.session.commit()
@@ -164,7 +196,7 @@ class SyncJobSession:
         return self.session.in_transaction()
 
     async def execute(self, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
-        return await sync_to_thread(lambda: execute(self.session.connection(), sql, arguments))
+        return await sync_to_thread(lambda: execute(write_connection(self.session), sql, arguments))
 
     async def commit(self) -> None:
         await sync_to_thread(self.session.commit)
@@ -197,8 +229,17 @@ def session_key(config: AlchemyConfig, provided: Mapping[str, Provide]) -> str |
 def database_of(config: AlchemyConfig) -> Database:
     """The database that the configuration's engine leads to, for connections of our own."""
     url = config.get_engine().url
-    arguments = {name: value for name, value in _connect_args(config).items() if name in CONNECT_ARGS}
-    return Database(url.render_as_string(hide_password=False), **arguments)
+    given = {**url.query, **_connect_args(config)}
+    if isinstance(given.get("ssl"), str):
+        given["sslmode"] = given.pop("ssl")
+    query = {name: _listed(value) for name, value in given.items() if name in IN_URL and not callable(value)}
+    arguments = {name: value for name, value in given.items() if name in AS_ARGUMENTS and name not in query}
+    return Database(url.set(query=query).render_as_string(hide_password=False), **arguments)
+
+
+def _listed(value: Any) -> str:
+    """Several hosts are one list in a URL."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _connect_args(config: AlchemyConfig) -> Mapping[str, Any]:

@@ -31,6 +31,9 @@ T = TypeVar("T")
 Listener: TypeAlias = Callable[[set[str], float | None], None]
 """Hears which queues have jobs that may run, and in how many seconds the next scheduled one is due."""
 
+COMMIT_PAUSE = 0.001
+"""Seconds between two looks at whether a commit that was sent is over."""
+
 BULK = 5_000
 """Rows of one statement of ``enqueue_many``."""
 
@@ -59,6 +62,7 @@ class JobsClient:
         """Write what was accepted, then close the connections."""
         if self._loop is None:
             return
+        await asyncio.sleep(0)  # commits of this moment still wake workers
         self._loop = None
         await self._gatherer.join()
         if self._sending is not None:
@@ -94,7 +98,11 @@ class JobsClient:
         with self._tracing.enqueue([request], [job_id]) as carrier:
             columns = NewJob.columns([self._new(job_id, request, _encoded(carrier))])
             await execute_in_transaction(
-                connection, self._sql["enqueue"], columns, self._sql.channel, lambda: self._committed(request)
+                connection,
+                self._sql["enqueue"],
+                columns,
+                self._sql.channel,
+                lambda is_over: self._committed(request, is_over),
             )
         return job_id
 
@@ -192,15 +200,20 @@ class JobsClient:
         for listener in self._listeners:
             listener(ready, soonest)
 
-    def _committed(self, request: JobRequest) -> None:
-        """Called after a commit, in whatever thread it happened."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._wake_later, request)
+    def _committed(self, request: JobRequest, is_over: Callable[[], bool]) -> None:
+        """Called at a commit, in whatever thread it happens."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake_later, request, is_over)
 
-    def _wake_later(self, request: JobRequest) -> None:
+    def _wake_later(self, request: JobRequest, is_over: Callable[[], bool]) -> None:
         """Wake workers after somebody else's commit; commits that come together send one statement."""
+        if self._loop is None:
+            return
+        if not is_over():
+            self._loop.call_later(COMMIT_PAUSE, self._wake_later, request, is_over)
+            return
         self._tell([request])
-        if self._loop is None or _delay(request) > 0:
+        if _delay(request) > 0:
             return
         self._unsent.add(request.queue)
         if self._sending is None:

@@ -8,13 +8,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
+from typing import TypeAlias
 from uuid import UUID
 
-from litestar_jobs.database import BAD_ROW, MISSING_SCHEMA, UNAVAILABLE
+from litestar_jobs.database import BAD_ROW, MISSING_SCHEMA, may_have_been_written
 from litestar_jobs.errors import DatabaseUnreachable, EnqueueError, EnqueueUncertain, PayloadRefused
 from litestar_jobs.request import NewJob
 
 __all__ = ("Gatherer", "translated")
+
+Batch: TypeAlias = list[tuple[asyncio.Future[None], NewJob]]
 
 BATCH = 1_000
 """Rows of one statement at the most."""
@@ -56,35 +59,35 @@ class Gatherer:
                 await self._write_batch(batch)
         finally:
             self._writing = None
+            for answer in self._waiting:  # only if the writer itself was cancelled: nobody waits for ever
+                answer.cancel()
 
-    async def _write_batch(self, batch: list[tuple[asyncio.Future[None], NewJob]]) -> None:
+    async def _write_batch(self, batch: Batch) -> None:
         try:
             await self._write([job for _, job in batch])
         except BAD_ROW as error:
             if len(batch) == 1:
-                _answer(batch, lambda job: _refused(job, error))
+                _answer(batch, [_refused(job, error) for _, job in batch])
                 return
             middle = len(batch) // 2
             await self._write_batch(batch[:middle])
             await self._write_batch(batch[middle:])
         except BaseException as error:
-            _answer(batch, lambda job: explained(error, job.id))
+            _answer(batch, [explained(error, job.id) for _, job in batch])
             if not isinstance(error, Exception):
                 raise
         else:
-            _answer(batch, None)
+            _answer(batch, [None] * len(batch))
 
 
-def _answer(
-    batch: list[tuple[asyncio.Future[None], NewJob]], error: Callable[[NewJob], BaseException] | None
-) -> None:
-    for answer, job in batch:
+def _answer(batch: Batch, errors: Sequence[BaseException | None]) -> None:
+    for (answer, _), error in zip(batch, errors, strict=True):
         if answer.done():
             continue
         if error is None:
             answer.set_result(None)
         else:
-            answer.set_exception(error(job))
+            answer.set_exception(error)
 
 
 def _refused(job: NewJob, error: BaseException) -> PayloadRefused:
@@ -102,9 +105,9 @@ def explained(error: BaseException, job_id: UUID) -> BaseException:
         explanation = EnqueueError(f"nothing was enqueued: {error}")
     elif isinstance(error, MISSING_SCHEMA):
         explanation = EnqueueError(f"nothing was enqueued: {error}. Run `litestar jobs upgrade`.")
-    elif isinstance(error, UNAVAILABLE):
+    elif may_have_been_written(error):
         explanation = EnqueueUncertain(
-            f"the connection broke before the database answered ({error or type(error).__name__}): "
+            f"the connection broke before the database answered ({str(error) or type(error).__name__}): "
             f"the job is enqueued or not, ask with jobs.get({job_id!r})",
             job_id=job_id,
         )

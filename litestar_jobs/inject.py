@@ -5,20 +5,25 @@ What only a request has is an error there. Running a plan opens a :class:`Scope`
 """
 
 import inspect
+import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from litestar.di import Provide
+from litestar.exceptions import LitestarWarning
+from litestar.params import BodyKwarg, DependencyKwarg, ParameterKwarg
+from litestar.types import Empty
 from litestar.utils.sync import AsyncCallable
 
 from litestar_jobs.context import JobContext
 from litestar_jobs.define import Job
 from litestar_jobs.errors import ConfigurationError
 
-__all__ = ("JobSession", "Plan", "Planner", "Scope", "SessionFactory")
+__all__ = ("JobSession", "Plan", "Planner", "Scope", "SessionFactory", "as_provide")
 
 CONTEXT_KEY = "job"
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 REQUEST_BOUND = frozenset({"request", "socket", "headers", "query", "cookies", "body", "data", "scope"})
 
 
@@ -47,6 +52,16 @@ SessionFactory: TypeAlias = Callable[[], JobSession]
 Step: TypeAlias = "SessionStep | ProvideStep"
 
 
+class Arguments(msgspec.Struct, frozen=True):
+    """What a function is called with: these values by name, and defaults that Litestar keeps in a marker."""
+
+    names: tuple[str, ...]
+    defaults: dict[str, Any]
+
+    def of(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: values[name] for name in self.names} | self.defaults
+
+
 class SessionStep(msgspec.Struct, frozen=True):
     """A session of the job's own."""
 
@@ -59,18 +74,27 @@ class ProvideStep(msgspec.Struct, frozen=True):
 
     name: str
     provide: Provide
-    needs: tuple[str, ...]
+    needs: Arguments
 
 
 class Plan(msgspec.Struct, frozen=True):
     """How the dependencies of one job are filled: in this order, then these go to the handler."""
 
     steps: tuple[Step, ...]
-    wanted: tuple[str, ...]
+    wanted: Arguments
 
     @property
     def sessions(self) -> list[str]:
         return [step.name for step in self.steps if isinstance(step, SessionStep)]
+
+
+def as_provide(dependency: Any) -> Provide:
+    """What an application gives as a dependency: a ``Provide``, or a callable as it is."""
+    if isinstance(dependency, Provide):
+        return dependency
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LitestarWarning)  # Litestar gives the same callable the same warning
+        return Provide(dependency)
 
 
 class Planner:
@@ -90,49 +114,60 @@ class Planner:
     def plan(self, job: Job[Any, Any]) -> Plan:
         """The plan for a job; :exc:`ConfigurationError` for a dependency that a job cannot have."""
         steps: dict[str, Step] = {}
-        wanted = [
-            name
-            for name, parameter in job.dependencies.items()
-            if self._resolve(parameter, steps, (f"job {job.where}",))
-        ]
+        parameters = [parameter for parameter in _parameters(job.fn) if parameter.name in job.dependencies]
+        wanted = self._arguments(parameters, steps, (f"job {job.where}",))
         # Sessions depend on nothing. First to open, they are last to close: whatever shares them is done by then.
         ordered = sorted(steps.values(), key=lambda step: not isinstance(step, SessionStep))
-        return Plan(tuple(ordered), tuple(wanted))
+        return Plan(tuple(ordered), wanted)
 
-    def _resolve(self, parameter: inspect.Parameter, steps: dict[str, Step], path: tuple[str, ...]) -> bool:
-        """Add what fills the parameter; False if it keeps its default."""
-        name = parameter.name
+    def _arguments(
+        self, parameters: Sequence[inspect.Parameter], steps: dict[str, Step], path: tuple[str, ...]
+    ) -> Arguments:
+        names: list[str] = []
+        defaults: dict[str, Any] = {}
+        for parameter in parameters:
+            name = parameter.name
+            if self._resolve(name, steps, path):
+                names.append(name)
+            elif isinstance(parameter.default, DependencyKwarg) and parameter.default.default is not Empty:
+                defaults[name] = parameter.default.default
+            elif not _has_default(parameter) or name in REQUEST_BOUND or _is_of_requests(parameter):
+                raise self._unavailable(parameter, path)
+        return Arguments(tuple(names), defaults)
+
+    def _resolve(self, name: str, steps: dict[str, Step], path: tuple[str, ...]) -> bool:
+        """Add what fills a parameter of this name; False if nothing does."""
+        if name == CONTEXT_KEY and name in self._provided and len(path) > 1:
+            raise ConfigurationError(
+                f"{path[0]} needs the application's dependency {name!r} (through {' → '.join(path[1:])}), but in jobs "
+                "that is the job's own context. Give the dependency another name, or the job another provider in "
+                "JobsConfig(dependencies={...})."
+            )
         if name in steps or name in self._constants:
             return True
         if name in self._sessions:
             steps[name] = SessionStep(name, self._sessions[name])
-            return True
-        if name in self._provided:
-            self._resolve_provider(name, steps, path)
-            return True
-        if parameter.default is not inspect.Parameter.empty and name not in REQUEST_BOUND:
-            return False
-        raise self._unavailable(name, path)
+        elif name in self._provided:
+            steps[name] = self._provider(name, steps, path)
+        return name in steps
 
-    def _resolve_provider(self, name: str, steps: dict[str, Step], path: tuple[str, ...]) -> None:
+    def _provider(self, name: str, steps: dict[str, Step], path: tuple[str, ...]) -> ProvideStep:
         if name in path:
             cycle = " → ".join([*path[path.index(name) :], name])
-            raise ConfigurationError(f"{path[0]}: its dependencies go in a circle: {cycle}")
+            raise ConfigurationError(
+                f"{path[0]}: its dependencies go in a circle: {cycle}. One of them must do without the next."
+            )
         provide = self._provided[name]
-        needs = tuple(
-            parameter.name
-            for parameter in _parameters(provide)
-            if self._resolve(parameter, steps, (*path, name))
-        )
-        steps[name] = ProvideStep(name, provide, needs)
+        return ProvideStep(name, provide, self._arguments(_parameters(provide.dependency), steps, (*path, name)))
 
-    def _unavailable(self, name: str, path: tuple[str, ...]) -> ConfigurationError:
+    def _unavailable(self, parameter: inspect.Parameter, path: tuple[str, ...]) -> ConfigurationError:
         job, *through = path
+        name = parameter.name
         of = f"{job} needs {name!r}" + (f" (through {' → '.join(through)})" if through else "")
-        if name in REQUEST_BOUND:
+        if name in REQUEST_BOUND or _is_of_requests(parameter):
             return ConfigurationError(
                 f"{of}, which only a request has. Put what the job needs of it into its payload, "
-                "or give jobs another provider in JobsConfig(dependencies={...})."
+                f"or give jobs another provider in JobsConfig(dependencies={{{(through or [name])[-1]!r}: ...}})."
             )
         known = ", ".join(sorted({*self._constants, *self._sessions, *self._provided}))
         return ConfigurationError(
@@ -142,15 +177,27 @@ class Planner:
         )
 
 
-def _parameters(provide: Provide) -> list[inspect.Parameter]:
-    dependency: Any = provide.dependency
+def _parameters(dependency: Any) -> list[inspect.Parameter]:
+    """The parameters of a function, a partial, a class or whatever else can be called, by name."""
     if isinstance(dependency, AsyncCallable):
         dependency = dependency.func
-    return [
-        parameter
-        for parameter in inspect.signature(dependency).parameters.values()
-        if parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    ]
+    try:
+        signature = inspect.signature(dependency, eval_str=True)
+    except (NameError, AttributeError):
+        # A type that is only there for type checkers. The names are what counts.
+        signature = inspect.signature(dependency)
+    return [parameter for parameter in signature.parameters.values() if parameter.kind not in VARIADIC]
+
+
+def _has_default(parameter: inspect.Parameter) -> bool:
+    return not (parameter.default is inspect.Parameter.empty or isinstance(parameter.default, DependencyKwarg))
+
+
+def _is_of_requests(parameter: inspect.Parameter) -> bool:
+    """Whether it is marked as a header, a cookie, a query or path parameter, or a body. A request without one would
+    have its default; for a job that would be a silent one."""
+    marks = (parameter.default, *getattr(parameter.annotation, "__metadata__", ()))
+    return any(isinstance(mark, ParameterKwarg | BodyKwarg) for mark in marks)
 
 
 class Scope:
@@ -177,10 +224,10 @@ class Scope:
                 self._values[step.name] = opened.session
             else:
                 self._values[step.name] = await self._provide(step)
-        return {name: self._values[name] for name in self._plan.wanted}
+        return self._plan.wanted.of(self._values)
 
     async def _provide(self, step: ProvideStep) -> Any:
-        value = await step.provide(**{name: self._values[name] for name in step.needs})
+        value = await step.provide(**step.needs.of(self._values))
         if step.provide.has_async_generator_dependency:
             made = await anext(value)
             self._closers.append(lambda error: _close_async(value, error))
@@ -205,11 +252,6 @@ class Scope:
                     first = raised
         if first is not None:
             raise first
-
-    async def close_sessions(self) -> None:
-        """Give the connections of all sessions back."""
-        for session in self._sessions.values():
-            await session.close()
 
 
 async def _close_async(generator: AsyncGenerator[Any, None], error: BaseException | None) -> None:

@@ -3,53 +3,60 @@
 asyncpg is used as it is; psycopg is recognised without importing it; SQLAlchemy has a file of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from litestar_jobs.alchemy import execute_in_session, is_sqlalchemy, numbered_as_named
+from litestar_jobs.alchemy import OUTSIDE, Committed, execute_in_session, is_sqlalchemy, numbered_as_named
 from litestar_jobs.errors import ConnectionRefused
 
 __all__ = ("execute_in_transaction",)
 
-OUTSIDE = (
-    "enqueue_with was given {what} that is not in a transaction, so the job could not commit or roll back with your "
-    "own writes. {remedy}, or use jobs.enqueue(...) for a transaction of its own."
-)
-
 
 async def execute_in_transaction(
-    connection: Any, sql: str, columns: Sequence[Any], channel: str, committed: Callable[[], None]
+    connection: Any, sql: str, columns: Sequence[Any], channel: str, committed: Committed
 ) -> None:
     """Run a statement whose last parameter is the channel to notify.
 
-    On a driver's own connection the statement notifies inside the transaction. SQLAlchemy tells when it has
-    committed, so there ``committed`` is called then, and the transaction does not pay for the notification.
+    On a driver's own connection the statement notifies inside the transaction. SQLAlchemy tells when it commits, so
+    there ``committed`` is called then, and the transaction does not pay for the notification.
 
     Raises :exc:`ConnectionRefused`.
     """
     if isinstance(connection, asyncpg.Connection | PoolConnectionProxy):
         if not connection.is_in_transaction():
             raise ConnectionRefused(
-                OUTSIDE.format(what="an asyncpg connection", remedy="Open one with `async with connection.transaction():`")
+                OUTSIDE.format(
+                    what="an asyncpg connection", remedy="Open one with `async with connection.transaction():`"
+                )
             )
         await connection.fetch(sql, *columns, channel)
-    elif type(connection).__module__.startswith("psycopg") and hasattr(connection, "pgconn"):
+    elif _is_psycopg(connection):
         await _execute_psycopg(connection, sql, [*columns, channel])
     elif is_sqlalchemy(connection):
         await execute_in_session(connection, sql, [*columns, None], committed)
     else:
         raise ConnectionRefused(
-            f"enqueue_with takes an SQLAlchemy AsyncSession, AsyncConnection, Session or Connection, an asyncpg "
-            f"connection or a psycopg AsyncConnection, not {type(connection).__module__}.{type(connection).__qualname__}"
+            f"enqueue_with takes the connection that your own writes use: an SQLAlchemy AsyncSession, AsyncConnection, "
+            f"Session or Connection, an asyncpg connection (of a pool: `async with pool.acquire()`), or a psycopg "
+            f"AsyncConnection. It was given {type(connection).__module__}.{type(connection).__qualname__}."
         )
+
+
+def _is_psycopg(connection: object) -> bool:
+    return hasattr(connection, "pgconn") and any(
+        cls.__module__.partition(".")[0] == "psycopg" for cls in type(connection).__mro__
+    )
 
 
 async def _execute_psycopg(connection: Any, sql: str, arguments: Sequence[Any]) -> None:
     if not hasattr(connection, "__aenter__"):
-        raise ConnectionRefused("enqueue_with takes psycopg's AsyncConnection, not its synchronous Connection")
+        raise ConnectionRefused(
+            "enqueue_with takes psycopg's AsyncConnection, not its synchronous Connection, which would block the event "
+            "loop. Use an AsyncConnection, or jobs.enqueue(...) for a transaction of its own."
+        )
     if connection.autocommit and connection.info.transaction_status.name == "IDLE":
         raise ConnectionRefused(
             OUTSIDE.format(
