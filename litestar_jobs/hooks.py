@@ -1,12 +1,17 @@
 """Logging is a hook: what the worker says happened, as log records.
 
-Payloads and tracebacks are never logged above DEBUG; they are in the database.
+Lines about a job name it and its trace in their text, and in the attributes that the logging span has, inside of the
+job's context and outside of it. Payloads and tracebacks are never logged above DEBUG; they are in the database. Nor is
+more of an error than its first line: drivers append the values of a statement.
 """
 
 import logging
+from typing import Any
 
-from litestar_jobs.outcome import Cancelled, Committed, Completed, Failed, Interrupted, Lost, Retry, Snooze
+from litestar_jobs.context import JobContext
+from litestar_jobs.outcome import Cancelled, Committed, Completed, Failed, Failure, Interrupted, Lost, Retry, Snooze
 from litestar_jobs.telemetry import (
+    AttemptAbandoned,
     AttemptEnded,
     AttemptStarted,
     ChoreFailed,
@@ -15,6 +20,7 @@ from litestar_jobs.telemetry import (
     JobRescued,
     JobUnknown,
     LeaseEnded,
+    OutcomeRefused,
     WorkerStarted,
     WorkerStopped,
 )
@@ -22,6 +28,8 @@ from litestar_jobs.telemetry import (
 __all__ = ("log_events",)
 
 logger = logging.getLogger("litestar_jobs")
+
+LONGEST_LINE = 200
 
 
 def log_events(event: Event) -> None:
@@ -31,68 +39,104 @@ def log_events(event: Event) -> None:
             logger.debug("%s started", job.job_type)
         case AttemptEnded():
             _log_end(event)
+        case JobRescued() | JobUnknown() | OutcomeRefused() | AttemptAbandoned():
+            _log_elsewhere(event)
+        case CleanupFailed(job, error):
+            _log_job(logging.ERROR, job, "a dependency failed while it was cleaned up: %s", _brief(error))
         case WorkerStarted(worker_id, queues, concurrency):
             logger.info("worker %s takes jobs of %s, %d at once", worker_id, ", ".join(queues), concurrency)
         case WorkerStopped(worker_id, interrupted):
             logger.info("worker %s stopped, %d jobs handed back", worker_id, interrupted)
-        case JobRescued(job_id, job_type, queue, trace_id, attempt, was_last, overdue):
-            logger.warning(
-                "%s %s (queue %s, trace %s): attempt %d %s, %s",
-                job_type,
-                job_id,
-                queue,
-                trace_id or "-",
-                attempt,
-                "ran on long after its timeout" if overdue else "was lost with its process",
-                "and was the last one" if was_last else "so it runs again",
-            )
-        case JobUnknown(job_id, job_type, queue, trace_id, delay):
-            logger.warning(
-                "%s %s (queue %s, trace %s): no job of this name is known here, it waits %g s for a worker that knows it",
-                job_type,
-                job_id,
-                queue,
-                trace_id or "-",
-                delay,
-            )
         case LeaseEnded(worker_id, jobs, reason):
-            logger.error("worker %s lost its lease and stopped %d jobs, others may run them: %s", worker_id, jobs, reason)
-        case CleanupFailed(job, error):
-            logger.error("%s %s: a dependency failed while it was cleaned up: %r", job.job_type, job.id, error)
+            logger.error(
+                "worker %s lost its lease and stopped %d jobs, others may run them: %s", worker_id, jobs, reason
+            )
         case ChoreFailed(chore, error, delay):
-            logger.error("%s failed and will be tried again in %g s: %s", chore, delay, error or repr(error))
+            logger.error("%s failed and will be tried again in %g s: %s", chore, delay, _brief(error))
 
 
 def _log_end(event: AttemptEnded) -> None:
-    job, took = event.job, event.duration * 1000
+    job = event.job
     match event.outcome:
         case Completed() | Committed():
-            logger.debug("%s completed in %.1f ms", job.job_type, took)
+            logger.debug("%s completed in %.1f ms", job.job_type, event.duration * 1000)
         case Retry(failure, delay):
-            logger.warning(
-                "%s failed, attempt %d of %d runs in %.1f s: %s: %s",
-                job.job_type,
-                job.attempt + 1,
+            _log_job(
+                logging.WARNING,
+                job,
+                "attempt %d of %d failed, the next one is in %.1f s: %s",
+                job.attempt,
                 job.max_retries + 1,
                 delay,
-                failure.error_type,
-                failure.message,
+                _brief(failure),
             )
         case Failed(failure):
-            logger.error(
-                "%s failed for good after %d attempts: %s: %s",
-                job.job_type,
-                job.attempt,
-                failure.error_type,
-                failure.message,
-            )
+            _log_job(logging.ERROR, job, "failed for good at attempt %d: %s", job.attempt, _brief(failure))
         case Interrupted():
-            logger.warning("%s was interrupted and handed back", job.job_type)
-        case Snooze(delay):
-            logger.info("%s waits %g s", job.job_type, delay)
-        case Cancelled():
-            logger.info("%s was cancelled", job.job_type)
+            _log_job(logging.WARNING, job, "was interrupted and handed back, uncounted")
         case Lost():
-            logger.error("%s was stopped, its lease is lost", job.job_type)
+            _log_job(logging.ERROR, job, "was stopped, its lease is lost; it runs or ran elsewhere")
+        case Snooze(delay):
+            _log_job(logging.INFO, job, "waits %g s", delay)
+        case Cancelled():
+            _log_job(logging.INFO, job, "was cancelled")
     if event.error is not None:
         logger.debug("%s raised", job.job_type, exc_info=event.error)
+
+
+def _log_elsewhere(event: JobRescued | JobUnknown | OutcomeRefused | AttemptAbandoned) -> None:
+    """Log what happened to a job outside of its own context."""
+    match event:
+        case JobRescued(attempt=attempt, was_last=was_last, overdue=overdue):
+            _log_job(
+                logging.ERROR if was_last else logging.WARNING,
+                event,
+                "attempt %d %s, %s",
+                attempt,
+                "ran on long after its timeout" if overdue else "was lost with its process",
+                "and was the last one: failed for good" if was_last else "so it runs again",
+            )
+        case JobUnknown(delay=delay):
+            text = "no job of this name is known here, it waits %g s for a worker that knows it"
+            _log_job(logging.WARNING, event, text, delay)
+        case OutcomeRefused(attempt=attempt, verdict=verdict):
+            text = "attempt %d was not recorded as %s: its lease was lost, it runs or ran elsewhere"
+            _log_job(logging.WARNING, event, text, attempt, verdict)
+        case AttemptAbandoned(attempt=attempt):
+            text = "attempt %d did not end when it was cancelled, and was handed back"
+            _log_job(logging.ERROR, event, text, attempt)
+
+
+def _log_job(
+    level: int,
+    job: JobContext | JobRescued | JobUnknown | OutcomeRefused | AttemptAbandoned,
+    text: str,
+    *args: Any,
+) -> None:
+    """Log a line that says which job it is about."""
+    job_id = str(job.id if isinstance(job, JobContext) else job.job_id)
+    trace_id = job.trace_id or "-"
+    span: dict[str, Any] = {"trace_id": trace_id, "job_id": job_id, "job_type": job.job_type, "queue": job.queue}
+    if not isinstance(job, JobUnknown):
+        span["attempt"] = job.attempt
+    logger.log(
+        level,
+        f"%s %s (queue %s, trace %s) {text}",  # noqa: G004 - only our own texts are put in
+        job.job_type,
+        job_id,
+        job.queue,
+        trace_id,
+        *args,
+        extra=span,
+    )
+
+
+def _brief(error: BaseException | Failure) -> str:
+    """The type and the first line of an error, printable."""
+    failure = error if isinstance(error, Failure) else Failure.of(error)
+    line = next(iter(failure.message.splitlines()), "")
+    if len(line) > LONGEST_LINE:
+        line = f"{line[:LONGEST_LINE]}…"
+    if not line.isprintable():
+        line = ascii(line)
+    return f"{failure.error_type}: {line}" if line else failure.error_type

@@ -7,24 +7,27 @@ queue listener, where the context is another. structlog has context variables of
 import logging
 import sys
 from collections.abc import Mapping
+from contextvars import Token
 from typing import Any
 
 from litestar_jobs.context import current_job
 from litestar_jobs.trace import current_trace_id
 
-__all__ = ("bind_structlog", "install_record_factory", "span_fields")
+__all__ = ("bind_structlog", "install_record_factory", "reset_structlog", "span_fields")
 
 ABSENT = "-"
 OUTSIDE = {"trace_id": ABSENT, "job_id": ABSENT, "job_type": ABSENT, "queue": ABSENT, "attempt": 0}
-MARK = "_litestar_jobs"
 
 
 class _Fields(dict[str, Any]):
     """The attributes of a record. Ours do not count as present, so that ``extra={"queue": ...}`` of anybody's own
-    is no conflict and wins."""
+    is no conflict and wins. Copies are plain: who unpickles a record needs nothing of ours."""
 
     def __contains__(self, key: object) -> bool:
         return key not in OUTSIDE and super().__contains__(key)
+
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        return dict, (dict(self),)
 
 
 def span_fields() -> Mapping[str, Any]:
@@ -43,9 +46,10 @@ def span_fields() -> Mapping[str, Any]:
 
 
 def install_record_factory() -> None:
-    """Put the span on every record from now on, on top of the factory that is there. Harmless if it is already."""
+    """Put the span on every record from now on, on top of the factory that is there. Harmless if records have it."""
     inner = logging.getLogRecordFactory()
-    if getattr(inner, MARK, False):
+    probe = inner(__name__, logging.NOTSET, "", 0, "", (), None)
+    if isinstance(probe.__dict__, _Fields):
         return
 
     def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
@@ -55,11 +59,20 @@ def install_record_factory() -> None:
         record.__dict__ = fields
         return record
 
-    setattr(factory, MARK, True)
     logging.setLogRecordFactory(factory)
 
 
-def bind_structlog() -> None:
-    """Bind the span for structlog in this context, if the application uses structlog."""
-    if (contextvars := sys.modules.get("structlog.contextvars")) is not None:
-        contextvars.bind_contextvars(**{name: value for name, value in span_fields().items() if value != OUTSIDE[name]})
+def bind_structlog() -> Mapping[str, Token[Any]] | None:
+    """Bind the span for structlog in this context, if the application uses structlog. Gives what undoes it."""
+    contextvars = sys.modules.get("structlog.contextvars")
+    if contextvars is None:
+        return None
+    bound = {name: value for name, value in span_fields().items() if value != OUTSIDE[name]}
+    tokens: Mapping[str, Token[Any]] = contextvars.bind_contextvars(**bound)
+    return tokens
+
+
+def reset_structlog(tokens: Mapping[str, Token[Any]] | None) -> None:
+    """Bind again what was bound before."""
+    if tokens:
+        sys.modules["structlog.contextvars"].reset_contextvars(**tokens)

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from litestar.datastructures import Headers, MutableScopeHeaders
+from litestar.datastructures import Headers
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from litestar_jobs.logs import bind_structlog
+from litestar_jobs.logs import bind_structlog, reset_structlog
 from litestar_jobs.trace import accept, carrier_of, current_carrier, current_trace_id, new_trace_id, trace_id_of
 
 __all__ = ("TraceMiddleware",)
@@ -25,30 +25,38 @@ class TraceMiddleware(ASGIMiddleware):
     scopes = (ScopeType.HTTP, ScopeType.WEBSOCKET)
 
     def __init__(self, header: str, span_trace_id: Callable[[], str | None]) -> None:
-        self._header = header
+        self._header = header.lower()
         self._span_trace_id = span_trace_id
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         headers = Headers.from_scope(scope)
+
+        def header(name: str) -> str | None:
+            # A header that comes twice is a list; as an id that is not valid.
+            return ", ".join(headers.getall(name, [])) or None
+
         trace_id = (
             self._span_trace_id()
-            or trace_id_of(headers.get("traceparent"))
-            or accept(headers.get(self._header))
-            or accept(headers.get(COMMON_HEADER))
+            or trace_id_of(header("traceparent"))
+            or accept(header(self._header))
+            or accept(header(COMMON_HEADER))
             or new_trace_id()
         )
+        answer = (self._header.encode(), trace_id.encode())
 
         async def send_with_header(message: Message) -> None:
-            if message["type"] in {"http.response.start", "websocket.accept"}:
-                message.setdefault("headers", [])
-                MutableScopeHeaders.from_message(message)[self._header] = trace_id
+            if message["type"] == "http.response.start" or message["type"] == "websocket.accept":
+                # A list of its own: a response that is sent again must not carry the id of the first request.
+                others = [pair for pair in message.get("headers", ()) if pair[0].lower() != answer[0]]
+                message["headers"] = [*others, answer]
             await send(message)
 
         id_token = current_trace_id.set(trace_id)
-        carrier_token = current_carrier.set(carrier_of(headers.get))
-        bind_structlog()
+        carrier_token = current_carrier.set(carrier_of(header))
+        structlog_tokens = bind_structlog()
         try:
             await next_app(scope, receive, send_with_header)
         finally:
-            current_trace_id.reset(id_token)
+            reset_structlog(structlog_tokens)
             current_carrier.reset(carrier_token)
+            current_trace_id.reset(id_token)

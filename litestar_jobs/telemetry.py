@@ -16,6 +16,7 @@ from litestar_jobs.outcome import Outcome
 from litestar_jobs.request import JobRequest
 
 __all__ = (
+    "AttemptAbandoned",
     "AttemptEnded",
     "AttemptStarted",
     "ChoreFailed",
@@ -26,6 +27,7 @@ __all__ = (
     "JobUnknown",
     "LeaseEnded",
     "NoTracing",
+    "OutcomeRefused",
     "Tracing",
     "WorkerStarted",
     "WorkerStopped",
@@ -91,6 +93,27 @@ class JobRescued(msgspec.Struct, frozen=True):
     overdue: bool
 
 
+class OutcomeRefused(msgspec.Struct, frozen=True):
+    """How an attempt ended was not written: another one had begun meanwhile, or the job was ended otherwise."""
+
+    job_id: UUID
+    job_type: str
+    queue: str
+    trace_id: str | None
+    attempt: int
+    verdict: str
+
+
+class AttemptAbandoned(msgspec.Struct, frozen=True):
+    """A handler did not end when it was cancelled at a stop; its job was handed back."""
+
+    job_id: UUID
+    job_type: str
+    queue: str
+    trace_id: str | None
+    attempt: int
+
+
 class LeaseEnded(msgspec.Struct, frozen=True):
     """This process could not renew its lease in time: it stopped its jobs, which may run elsewhere."""
 
@@ -115,6 +138,8 @@ Event: TypeAlias = (
     | CleanupFailed
     | JobUnknown
     | JobRescued
+    | OutcomeRefused
+    | AttemptAbandoned
     | LeaseEnded
     | ChoreFailed
 )
@@ -122,18 +147,29 @@ Hook: TypeAlias = Callable[[Event], None]
 
 
 class Tracing(Protocol):
-    """How enqueues and attempts join a trace."""
+    """How enqueues and attempts join a trace.
 
-    def trace_id(self) -> str | None:
-        """The id of the trace that this context is in, if there is one."""
+    ``trace_id`` is that of the trace which this context is in, if there is one. ``enqueue`` is around a write of jobs
+    and gives the carrier to store with them. ``attempt`` is around an attempt, takes the carrier that came with the
+    job, and gives what to tell why it failed.
+    """
+
+    def trace_id(self) -> str | None: ...
 
     def enqueue(
-        self, requests: Sequence[JobRequest], ids: Sequence[UUID]
-    ) -> AbstractContextManager[Mapping[str, str] | None]:
-        """Around a write of jobs; gives the carrier to store with them."""
+        self, requests: Sequence[JobRequest], ids: Sequence[UUID], /
+    ) -> AbstractContextManager[Mapping[str, str] | None]: ...
 
-    def attempt(self, job: JobContext, carrier: Mapping[str, str] | None) -> AbstractContextManager[None]:
-        """Around an attempt; sees what it raises."""
+    def attempt(
+        self, job: JobContext, carrier: Mapping[str, str] | None, /
+    ) -> AbstractContextManager[Callable[[BaseException], None]]: ...
+
+
+def _not_told(error: BaseException) -> None:
+    """Nobody listens."""
+
+
+NOBODY = nullcontext(_not_told)
 
 
 class NoTracing:
@@ -146,9 +182,11 @@ class NoTracing:
         return None
 
     def enqueue(
-        self, requests: Sequence[JobRequest], ids: Sequence[UUID]
+        self, _requests: Sequence[JobRequest], _ids: Sequence[UUID], /
     ) -> AbstractContextManager[Mapping[str, str] | None]:
         return nullcontext(self._carrier())
 
-    def attempt(self, job: JobContext, carrier: Mapping[str, str] | None) -> AbstractContextManager[None]:
-        return nullcontext()
+    def attempt(
+        self, _job: JobContext, _carrier: Mapping[str, str] | None, /
+    ) -> AbstractContextManager[Callable[[BaseException], None]]:
+        return NOBODY

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 
-__all__ = ("accept", "current_carrier", "current_trace_id", "new_trace_id", "trace_id_of")
+__all__ = ("accept", "carrier_of", "current_carrier", "current_trace_id", "new_trace_id", "trace_id_of")
 
 current_trace_id: ContextVar[str | None] = ContextVar("litestar_jobs_trace_id", default=None)
 """The trace id of the request or the job that runs in this context."""
@@ -16,12 +16,14 @@ current_trace_id: ContextVar[str | None] = ContextVar("litestar_jobs_trace_id", 
 current_carrier: ContextVar[Mapping[str, str] | None] = ContextVar("litestar_jobs_carrier", default=None)
 """W3C headers (``traceparent``, ``tracestate``, ``baggage``) of the request or the job in this context."""
 
-CARRIER_HEADERS = ("traceparent", "tracestate", "baggage")
-MAX_CARRIED = 8192
-"""Bytes of one carried header; the W3C asks for at least 512 of tracestate and 8192 of baggage."""
+MAX_TRACESTATE, MAX_BAGGAGE = 512, 8192
+"""What the W3C asks everybody to pass on; longer ones are dropped whole."""
 
 ACCEPTED = re.compile(r"[\x21-\x7e]{1,64}\Z")
-TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?\Z")
+TRACEPARENT = re.compile(
+    r"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+    r"(?P<more>-[\x20-\x7e]{0,200})?\Z"
+)
 
 
 def accept(value: str | None) -> str | None:
@@ -30,9 +32,11 @@ def accept(value: str | None) -> str | None:
 
 
 def trace_id_of(traceparent: str | None) -> str | None:
-    """The trace id in a W3C ``traceparent`` header, None if it is not valid."""
+    """The trace id in a W3C ``traceparent`` header, None if it is not valid. Versions after 00 may append fields."""
     match = TRACEPARENT.match(traceparent) if traceparent else None
-    return match[1] if match else None
+    if match is None or (match["version"] == "00" and match["more"]):
+        return None
+    return match["trace"]
 
 
 def new_trace_id() -> str:
@@ -41,8 +45,16 @@ def new_trace_id() -> str:
 
 
 def carrier_of(header: Callable[[str], str | None]) -> Mapping[str, str] | None:
-    """The W3C headers of a request, None without a valid ``traceparent``."""
-    if trace_id_of(header("traceparent")) is None:
-        return None
-    found = ((name, header(name)) for name in CARRIER_HEADERS)
-    return {name: value for name, value in found if value and len(value) <= MAX_CARRIED and value.isprintable()}
+    """The W3C headers of a request that are valid, None if none is. ``tracestate`` goes with ``traceparent`` only."""
+    carrier: dict[str, str] = {}
+    traceparent = header("traceparent")
+    if traceparent is not None and trace_id_of(traceparent) is not None:
+        carrier["traceparent"] = traceparent
+        _carry(carrier, "tracestate", header("tracestate"), MAX_TRACESTATE)
+    _carry(carrier, "baggage", header("baggage"), MAX_BAGGAGE)
+    return carrier or None
+
+
+def _carry(carrier: dict[str, str], name: str, value: str | None, most: int) -> None:
+    if value and len(value) <= most and value.isascii() and value.isprintable():
+        carrier[name] = value

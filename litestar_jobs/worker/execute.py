@@ -14,7 +14,7 @@ from litestar_jobs.define import Job
 from litestar_jobs.errors import JobTimeout, LeaseLost
 from litestar_jobs.inject import JobSession, Plan, Scope
 from litestar_jobs.logs import bind_structlog
-from litestar_jobs.outcome import Committed, Completed, Lost, Outcome, Snooze, after_failure
+from litestar_jobs.outcome import Committed, Completed, Failed, Lost, Outcome, Retry, Snooze, after_failure
 from litestar_jobs.store import Claimed
 from litestar_jobs.telemetry import AttemptEnded, AttemptStarted, CleanupFailed, Event, JobUnknown, Tracing
 from litestar_jobs.trace import current_carrier, current_trace_id
@@ -68,20 +68,24 @@ class Executor:
         if job is None:
             return self._wait_for_a_newer_worker(claimed)
         context = _enter_span(claimed)
-        started = time.perf_counter()
-        self._emit(AttemptStarted(context))
-        error: BaseException | None = None
-        outcome: Outcome
+        with self._tracing.attempt(context, current_carrier.get()) as tell_failure:
+            started = time.perf_counter()
+            self._emit(AttemptStarted(context))
+            outcome, error = await self._outcome(job, attempt, context)
+            if error is not None and isinstance(outcome, Failed | Retry | Lost):
+                tell_failure(error)
+            self._emit(AttemptEnded(context, outcome, time.perf_counter() - started, error))
+        return outcome
+
+    async def _outcome(
+        self, job: Job[Any, Any], attempt: Attempt, context: JobContext
+    ) -> tuple[Outcome, BaseException | None]:
         try:
-            with self._tracing.attempt(context, current_carrier.get()):
-                outcome = await self._attempt(job, attempt, context)
+            return await self._attempt(job, attempt, context), None
         except GeneratorExit:
             raise
         except BaseException as raised:  # noqa: BLE001 - every end is an outcome
-            error = raised
-            outcome = self._judge(job, attempt, raised)
-        self._emit(AttemptEnded(context, outcome, time.perf_counter() - started, error))
-        return outcome
+            return self._judge(job, attempt, raised), raised
 
     async def _attempt(self, job: Job[Any, Any], attempt: Attempt, context: JobContext) -> Outcome:
         payload = () if job.codec is None else (job.codec.decode(attempt.claimed.payload),)

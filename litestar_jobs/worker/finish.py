@@ -7,7 +7,7 @@ from uuid import UUID
 from litestar_jobs.enqueue import Listener
 from litestar_jobs.outcome import Completed, Outcome, Settlement, settlement
 from litestar_jobs.store import Claimed, Store
-from litestar_jobs.telemetry import Event
+from litestar_jobs.telemetry import Event, OutcomeRefused
 from litestar_jobs.worker.chore import Chore
 
 __all__ = ("Finisher",)
@@ -25,6 +25,7 @@ class Finisher:
         """``tell`` hears of jobs that run again after a delay, once that is written."""
         self._store = store
         self._tell = tell
+        self._emit = emit
         self._completed: list[Claimed] = []
         self._settled: list[tuple[Claimed, Settlement]] = []
         self._chore = Chore("finish", self._write, emit)
@@ -57,20 +58,18 @@ class Finisher:
 
     async def _write(self) -> float:
         if completed := self._completed[:BATCH]:
-            self._report([(job.id, "completed") for job in completed], await self._store.complete(completed))
+            self._report([(job, "completed") for job in completed], await self._store.complete(completed))
             del self._completed[: len(completed)]
         if settled := self._settled[:BATCH]:
-            self._report([(job.id, end.verdict) for job, end in settled], await self._store.settle(settled))
+            self._report([(job, end.verdict) for job, end in settled], await self._store.settle(settled))
             del self._settled[: len(settled)]
             if delays := [end.delay for _, end in settled if end.delay > 0]:
                 self._tell(set(), min(delays))
         return 0.0 if self.backlog else NOT_BEFORE_WOKEN
 
-    def _report(self, written: list[tuple[UUID, str]], moved: set[UUID]) -> None:
+    def _report(self, written: list[tuple[Claimed, str]], moved: set[UUID]) -> None:
         if len(moved) == len(written):
             return
-        for job_id, verdict in written:
-            if job_id not in moved:
-                logger.warning(
-                    "job %s was not recorded as %s: its lease was lost, it runs or ran elsewhere", job_id, verdict
-                )
+        for job, verdict in written:
+            if job.id not in moved:
+                self._emit(OutcomeRefused(job.id, job.job_type, job.queue, job.trace_id, job.attempt, verdict))

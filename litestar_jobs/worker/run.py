@@ -21,7 +21,16 @@ from litestar_jobs.enqueue import JobsClient
 from litestar_jobs.inject import JobSession, Plan, SessionFactory
 from litestar_jobs.outcome import Interrupted, Lost, Outcome
 from litestar_jobs.store import Claimed, Statements, Store
-from litestar_jobs.telemetry import Event, Hook, JobRescued, LeaseEnded, Tracing, WorkerStarted, WorkerStopped
+from litestar_jobs.telemetry import (
+    AttemptAbandoned,
+    Event,
+    Hook,
+    JobRescued,
+    LeaseEnded,
+    Tracing,
+    WorkerStarted,
+    WorkerStopped,
+)
 from litestar_jobs.worker.chore import Chore
 from litestar_jobs.worker.claim import Claimer
 from litestar_jobs.worker.execute import Executor
@@ -237,7 +246,7 @@ class Worker:
         if await self._slots.wait(AFTER_CANCEL):
             return interrupted
         for job in self._slots.abandon():
-            logger.error("job %s (%s) did not end when it was cancelled, and was handed back", job.id, job.job_type)
+            self._emit(AttemptAbandoned(job.id, job.job_type, job.queue, job.trace_id, job.attempt))
             self._finisher.put(job, Interrupted())
         return interrupted
 
@@ -250,4 +259,5 @@ class Worker:
             try:
                 hook(event)
             except Exception:
-                logger.exception("a hook raised on %r", event)
+                # Not the event itself: it may hold what a handler raised.
+                logger.exception("hook %r raised on %s", hook, type(event).__name__)
