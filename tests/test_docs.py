@@ -1,0 +1,257 @@
+"""What the documentation shows is run here, and what it says of names and defaults is compared with the code."""
+
+import dataclasses
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from litestar_jobs import Fixed, JobsClient, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, define, errors
+from litestar_jobs.define import JobOptions
+from litestar_jobs.store import Store
+from litestar_jobs.testing import drained, ended, running, until
+
+DOCS = Path(__file__).parent.parent / "docs"
+EXAMPLES = DOCS / "examples"
+
+
+@pytest.fixture
+def _logging_as_it_was() -> Iterator[None]:
+    """Litestar configures the logging of the process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def example(dsn: str, monkeypatch: pytest.MonkeyPatch, _logging_as_it_was: None) -> Callable[[str], ModuleType]:
+    """Imports an example as if it were alone in its process, on the test's database."""
+    monkeypatch.setattr(define, "_registry", {})
+    monkeypatch.setenv("LITESTAR_JOBS_DSN", dsn)
+    monkeypatch.setenv("DATABASE_URL", dsn.replace("postgresql://", "postgresql+asyncpg://"))
+
+    def load(name: str) -> ModuleType:
+        spec = spec_from_file_location(name, EXAMPLES / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def client_of(module: ModuleType) -> JobsClient:
+    plugin: JobsPlugin = module.app.plugins.get(JobsPlugin)
+    return plugin.client
+
+
+async def printed(capsys: pytest.CaptureFixture[str], line: str) -> str:
+    """What the logging of an example has written once the line is there; another thread writes it."""
+    seen = ""
+
+    async def look() -> bool:
+        nonlocal seen
+        seen += capsys.readouterr().err
+        return line in seen
+
+    await until(look)
+    return seen
+
+
+async def test_the_quickstart_runs_its_job(
+    example: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = example("quickstart")
+    async with running(shop.app) as http:
+        response = await http.post("/users", json={"email": "ada@example.com"})
+        row = await ended(client_of(shop), UUID(response.json()["job"]))
+    assert (row.status, row.queue, row.max_retries) == (JobStatus.COMPLETED, "emails", 5)
+    await printed(capsys, "a welcome goes to ada@example.com")
+
+
+async def test_the_database_example_commits_user_and_job_together_or_neither(
+    example: Callable[[str], ModuleType], connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    shop = example("with_database")
+    async with running(shop.app) as http:
+        assert (await http.post("/users", json={"email": "ada@example.com"})).status_code == 201
+        assert (await http.post("/users", json={"email": "nobody@example.invalid"})).status_code == 400
+        await drained(client_of(shop))
+    users = await connection.fetch("SELECT email, welcomed FROM app_user")
+    jobs = await connection.fetch("SELECT payload ->> 'email' AS email, status FROM litestar_jobs.jobs")
+    assert [tuple(user) for user in users] == [("ada@example.com", True)]
+    assert [tuple(job) for job in jobs] == [("ada@example.com", "completed")]
+
+
+async def test_the_policies_of_the_retry_example_say_what_the_page_says(example: Callable[[str], ModuleType]) -> None:
+    shop = example("retries")
+    policy = shop.charge_card.retry
+    assert policy(1, shop.CardDeclined()) is None
+    assert policy(1, shop.TryLater(7)).total_seconds() == 7
+    assert policy(3, OSError()).total_seconds() == 8
+    assert shop.print_label.retry(1, OSError()) is None
+    assert shop.refresh_stock.retry(5, OSError()).total_seconds() == 10
+    assert all(1 <= shop.notify_warehouse.retry(1, OSError()).total_seconds() <= 2 for _ in range(20))
+    assert shop.notify_warehouse.retry(20, OSError()).total_seconds() <= 3600
+
+
+async def test_the_options_example_enqueues_as_its_comments_say(example: Callable[[str], ModuleType]) -> None:
+    shop = example("options")
+    from litestar import Litestar
+
+    plugin = JobsPlugin(JobsConfig(worker=None))
+    async with running(Litestar(plugins=[plugin], logging_config=None)):
+        rows = [await plugin.client.get(job_id) for job_id in await shop.enqueue_some(plugin.client)]
+    told = [
+        (row.job_type, row.queue, row.priority, round((row.run_at - row.created_at).total_seconds()))
+        for row in rows
+        if row
+    ]
+    assert told == [
+        ("write_report", "reports", 10, 0),
+        ("write_report", "reports", -5, 0),
+        ("write_report", "reports", 10, 60),
+        ("write_report", "reports", 10, 24 * 3600),
+        ("write_report", "urgent", 10, 0),
+        ("tidy_up", "default", 0, 0),
+        ("tidy_up", "default", 0, 3600),
+    ]
+
+
+async def test_the_dependencies_example_fills_its_jobs_and_cleans_up(example: Callable[[str], ModuleType]) -> None:
+    news = example("dependencies")
+    async with running(news.app):
+        await client_of(news).enqueue(news.send_newsletter(news.Newsletter("news", ["ada"])))
+        await drained(client_of(news))
+    assert news.app.state.outbox == ["shop@example.com: news for ada, sent by a job, attempt 1", "connection closed"]
+
+
+async def test_the_line_of_the_logging_example_names_trace_and_job(
+    example: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = example("logs")
+    async with running(shop.app) as http:
+        await http.post("/greet", headers={"x-trace-id": "trace-7"})
+        await drained(client_of(shop))
+    lines = await printed(capsys, "hello from the job")
+    assert "INFO logs trace=trace-7 job=- type=- attempt=0 | hello from the request" in lines
+    assert re.search(r"INFO logs trace=trace-7 job=[0-9a-f-]{36} type=greet attempt=1 \| hello from the job", lines)
+
+
+async def test_the_hook_example_counts(example: Callable[[str], ModuleType]) -> None:
+    shop = example("hooks")
+    shop.fail.retry = Fixed(0)
+    async with running(shop.app):
+        await ended(client_of(shop), await client_of(shop).enqueue(shop.fail()))
+    assert shop.ended == {("fail", "Retry"): 1, ("fail", "Failed"): 1}
+
+
+async def test_the_script_example_enqueues(example: Callable[[str], ModuleType], store: Store) -> None:
+    shop = example("script")
+    assert await shop.remind_all(range(3)) == 3
+    (count,) = await store.count()
+    assert (count.queue, count.status, count.jobs) == ("reminders", "pending", 3)
+
+
+async def test_the_tests_of_the_testing_page_pass(example: Callable[[str], ModuleType]) -> None:
+    example("quickstart")
+    shown = example("test_shop")
+    shown.test_what_is_asked_for()
+    await shown.test_the_job_alone()
+    await shown.test_the_whole_way()
+
+
+async def test_the_queries_for_monitoring_run(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    await connection.execute((EXAMPLES / "monitoring.sql").read_text())
+
+
+async def test_the_retention_statement_deletes_old_finished_jobs_whole_and_nothing_else(
+    example: Callable[[str], ModuleType], store: Store, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    shop = example("hooks")
+    shop.fail.max_retries = 0
+    client = client_of(shop)
+    async with running(shop.app):
+        old, recent = [await client.enqueue(shop.fail()) for _ in range(2)]
+        await drained(client)
+        await client.enqueue(shop.fail(delay=3600))
+    await connection.execute(
+        "UPDATE litestar_jobs.finished SET finished_at = now() - interval '31 days' WHERE id = $1", old
+    )
+    await connection.execute((EXAMPLES / "retention.sql").read_text())
+    left = await connection.fetch("SELECT id, status FROM litestar_jobs.jobs ORDER BY status")
+    assert [(row["status"], row["id"] == recent) for row in left] == [("failed", True), ("pending", False)]
+    assert [row["id"] for row in await connection.fetch("SELECT id FROM litestar_jobs.failure")] == [recent]
+    assert await store.strays() == []
+
+
+def rows_of(page: str, table: str) -> dict[str, str]:
+    """First and second column of a list-table, without their back-quotes."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    _, _, rest = text.partition(f".. list-table:: {table}\n")
+    assert rest, f"{page} has no table {table!r}"
+    body = re.split(r"\n(?=\S)", rest, maxsplit=1)[0]
+    return {
+        name: value.strip("`") for name, value in re.findall(r"^   \* - ``([^`]+)``\n     - (.*)$", body, re.MULTILINE)
+    }
+
+
+def shown(default: object) -> str:
+    if isinstance(default, float) and default.is_integer():
+        return f"{default:g}"
+    return f'"{default}"' if isinstance(default, str) else repr(default)
+
+
+@pytest.mark.parametrize("settings", [JobsConfig, WorkerConfig])
+def test_every_setting_and_its_default_is_in_the_configuration_page(settings: Any) -> None:
+    told = rows_of("configuration.rst", settings.__name__)
+    made = settings()
+    assert told == {field.name: shown(getattr(made, field.name)) for field in dataclasses.fields(settings)} | (
+        {"worker": "WorkerConfig()"} if settings is JobsConfig else {}
+    )
+
+
+def test_every_option_of_job_and_its_default_is_in_the_configuration_page() -> None:
+    options = JobOptions()
+    told = rows_of("configuration.rst", "@job")
+    assert told.pop("name") == "the function's name"
+    assert told.pop("retry") == "Exponential()"
+    assert told == {
+        name: shown(getattr(options, name)) for name in JobOptions.__struct_fields__ if name not in {"name", "retry"}
+    }
+
+
+def test_every_environment_variable_that_is_read_is_in_the_configuration_page() -> None:
+    source = "".join(path.read_text() for path in Path(define.__file__).parent.rglob("*.py"))
+    read = set(re.findall(r'"(LITESTAR_JOBS_[A-Z_]+|DATABASE_URL)"', source))
+    assert read == set(rows_of("configuration.rst", "Environment variables"))
+
+
+def test_every_error_is_in_the_tree() -> None:
+    assert errors.__doc__ is not None
+    assert all(name in errors.__doc__ for name in errors.__all__)
+
+
+@pytest.mark.skipif(find_spec("sphinx") is None, reason="sphinx is not installed here; the docs environment has it")
+@pytest.mark.timeout(300)
+def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-d", str(tmp_path / "trees")]
+    built = subprocess.run(
+        [*command, str(DOCS), str(tmp_path / "html")], capture_output=True, text=True, env=dict(os.environ), check=False
+    )
+    assert built.returncode == 0, built.stderr
+    assert (tmp_path / "html" / "index.html").exists()
