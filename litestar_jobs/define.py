@@ -6,24 +6,10 @@ Nothing here touches a database, and calling a job does not either: it gives a :
 import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
-from types import SimpleNamespace
-from typing import (
-    Annotated,
-    Any,
-    Concatenate,
-    Generic,
-    ParamSpec,
-    TypeVar,
-    cast,
-    get_args,
-    get_origin,
-    get_type_hints,
-    overload,
-)
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 import msgspec
 
-from litestar_jobs.context import JobContext
 from litestar_jobs.durations import Duration, seconds
 from litestar_jobs.errors import ConfigurationError, DefinitionError
 from litestar_jobs.payload import NO_PAYLOAD, PayloadCodec
@@ -37,6 +23,7 @@ from litestar_jobs.request import (
     whole_number,
 )
 from litestar_jobs.retry import Exponential, RetryPolicy, check_policy
+from litestar_jobs.signature import payload_type, split, where
 
 __all__ = ("Job", "JobDecorator", "job", "registered_jobs", "select_jobs")
 
@@ -45,9 +32,7 @@ ResultT = TypeVar("ResultT")
 P = ParamSpec("P")
 UNSET: Any = msgspec.UNSET
 
-POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 LAMBDA = "<lambda>"
-VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +79,7 @@ class Job(Generic[PayloadT, ResultT]):
     def __init__(self, fn: Callable[..., Any], options: JobOptions, namespace: dict[str, Any]) -> None:
         """``namespace`` holds the names that are local where the function is defined."""
         self.fn = fn
-        self.where = _where(fn)
+        self.where = where(fn)
         self.name = fn.__name__ if options.name is None else options.name
         self.queue = options.queue
         self.max_retries = options.max_retries
@@ -109,9 +94,9 @@ class Job(Generic[PayloadT, ResultT]):
         self.__qualname__ = fn.__qualname__
         self.__wrapped__ = fn
         self._check(options)
-        payload, self.dependencies = _split(self)
+        payload, self.dependencies = split(fn)
         self.codec: PayloadCodec[PayloadT] | None = (
-            None if payload is None else PayloadCodec(self.where, self.name, _payload_type(self, payload, namespace))
+            None if payload is None else PayloadCodec(self.where, self.name, payload_type(fn, payload, namespace))
         )
 
     def _check(self, options: JobOptions) -> None:
@@ -276,68 +261,6 @@ def _job(given: object) -> Job[Any, Any]:
     if not isinstance(given, Job):
         raise ConfigurationError(f"JobsConfig(jobs=[...]) takes functions decorated with @job, not {given!r}")
     return cast("Job[object, object]", given)
-
-
-def _split(job: Job[Any, Any]) -> tuple[inspect.Parameter | None, dict[str, inspect.Parameter]]:
-    """The payload parameter, and the dependencies after it."""
-    parameters = list(inspect.signature(job.fn).parameters.values())
-    for parameter in parameters:
-        if parameter.kind in VARIADIC:
-            raise DefinitionError(
-                f"job {job.where} has the parameter {parameter}, but dependencies are filled by name: name each one"
-            )
-    first = parameters[0] if parameters and parameters[0].kind in POSITIONAL else None
-    rest = parameters if first is None else parameters[1:]
-    for parameter in rest:
-        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-            raise DefinitionError(f"job {job.where}: dependency {parameter.name!r} must not be positional-only")
-    if first is not None and first.default is not inspect.Parameter.empty:
-        raise DefinitionError(
-            f"job {job.where}: its payload {first.name!r} has a default, but a call of the job always gives it. "
-            f"Remove the default; a job without a payload takes keywords only: {_without_payload(job, first)}."
-        )
-    return first, {parameter.name: parameter for parameter in rest}
-
-
-def _payload_type(job: Job[Any, Any], parameter: inspect.Parameter, namespace: dict[str, Any]) -> Any:
-    if parameter.annotation is inspect.Parameter.empty:
-        raise DefinitionError(
-            f"job {job.where}: its first parameter {parameter.name!r} is the payload and needs a type annotation "
-            "(methods cannot be jobs)"
-        )
-    # Only this annotation: those of dependencies may be there for type checkers alone.
-    alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
-    try:
-        annotation = get_type_hints(alone, inspect.unwrap(job.fn).__globals__, namespace, include_extras=True)[
-            parameter.name
-        ]
-    except NameError as error:
-        raise DefinitionError(
-            f"job {job.where}: the type of its payload cannot be resolved ({error}). "
-            "It is needed at run time: define it before the job, and import it outside TYPE_CHECKING."
-        ) from error
-    if annotation is JobContext or _is_dependency(annotation):
-        raise DefinitionError(
-            f"job {job.where}: its first parameter {parameter.name!r} would be the payload, but is a dependency. "
-            f"A job without a payload takes keywords only: {_without_payload(job, parameter)}."
-        )
-    return annotation
-
-
-def _is_dependency(annotation: Any) -> bool:
-    """Whether it carries Litestar's mark of a dependency, ``NamedDependency[...]``."""
-    return get_origin(annotation) is Annotated and any(
-        type(mark).__module__ == "litestar.di" for mark in get_args(annotation)[1:]
-    )
-
-
-def _without_payload(job: Job[Any, Any], parameter: inspect.Parameter) -> str:
-    return f"def {job.__name__}(*, {parameter.name}: ...)"
-
-
-def _where(fn: Callable[..., Any]) -> str:
-    code = inspect.unwrap(fn).__code__
-    return f"{fn.__module__}.{fn.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
 
 
 def _names_around() -> dict[str, Any]:

@@ -11,7 +11,16 @@ import msgspec
 from litestar_jobs.durations import Duration, seconds
 from litestar_jobs.errors import DefinitionError
 
-__all__ = ("JobRequest", "NewJob", "check_name", "check_queue", "whole_number")
+__all__ = (
+    "MAX_JOB_TYPE",
+    "MAX_PRIORITY",
+    "MAX_RETRIES",
+    "JobRequest",
+    "NewJob",
+    "check_name",
+    "check_queue",
+    "whole_number",
+)
 
 MAX_QUEUE = 100
 MAX_JOB_TYPE = 200
@@ -60,7 +69,7 @@ def _check_json(value: object) -> None:
     try:
         value.decode()
         skim(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DefinitionError(f"a payload must be JSON as bytes, but is not: {error}") from error
 
 
