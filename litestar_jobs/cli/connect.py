@@ -4,7 +4,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 from litestar import Litestar
@@ -84,8 +84,10 @@ def run(
         raise
 
 
-def _alone(error: BaseException | BaseExceptionGroup[BaseException]) -> BaseException:
+def _alone(error: BaseException) -> BaseException:
     """Litestar's lifespan raises in a group of one what was raised in it."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    raised: object = error
+    grouped = (
+        cast("BaseExceptionGroup[BaseException]", raised).exceptions if isinstance(raised, BaseExceptionGroup) else ()
+    )
+    return _alone(grouped[0]) if len(grouped) == 1 else error

@@ -119,6 +119,12 @@ def _print_overview(overview: Overview) -> None:
             (f"{count(unknown.jobs, 'pending job')} of type {unknown.job_type}", "yellow"),
             ": this application knows no job of this name, a worker that does will run them.",
         )
+    if not overview.workers:
+        print_line(
+            ("No worker is alive, and jobs are due.", "yellow") if overview.idle_queues else "No worker is alive.",
+            " Start one: litestar jobs worker",
+        )
+        return
     for queue in overview.idle_queues:
         print_line((f"No live worker takes jobs of queue {queue}", "yellow"), ", and some are due.")
     processes = defaultdict[str, list[str]](list)
@@ -126,8 +132,6 @@ def _print_overview(overview: Overview) -> None:
         processes[", ".join(worker.queues)].append(f"{worker.hostname}:{worker.pid}")
     for queues, names in processes.items():
         print_line(f"{count(len(names), 'worker')} of {queues}: {', '.join(names)}")
-    if not overview.workers:
-        print_line("No worker is alive.")
 
 
 def _cells(summary: QueueSummary) -> Sequence[str]:
@@ -138,7 +142,7 @@ def _cells(summary: QueueSummary) -> Sequence[str]:
 
 def _total(summaries: Sequence[QueueSummary]) -> QueueSummary:
     return QueueSummary(
-        "",
+        "(all)",
         pending=sum(summary.pending for summary in summaries),
         due=sum(summary.due for summary in summaries),
         oldest=max((summary.oldest for summary in summaries if summary.oldest is not None), default=None),

@@ -51,7 +51,10 @@ class Moves(msgspec.Struct, frozen=True):
 @click.argument("job_ids", metavar="ID...", type=click.UUID, nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: jobs with id, moved, status, reason.")
 def retry(app: Litestar, job_ids: Sequence[UUID], *, as_json: bool) -> None:
-    """Run failed or cancelled jobs again, with all their attempts anew. Exits with 1 if one of them is neither."""
+    """Run failed or cancelled jobs again, with all their attempts anew.
+
+    Says of each job whether it moved. Exits with 1 if one did not.
+    """
     moves = run(_move(plugin_of(app), "retry", job_ids))
     _report(moves, "runs again", as_json=as_json)
 
@@ -60,7 +63,10 @@ def retry(app: Litestar, job_ids: Sequence[UUID], *, as_json: bool) -> None:
 @click.argument("job_ids", metavar="ID...", type=click.UUID, nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: jobs with id, moved, status, reason.")
 def cancel(app: Litestar, job_ids: Sequence[UUID], *, as_json: bool) -> None:
-    """Cancel jobs that do not run yet. Exits with 1 if one of them is not pending."""
+    """Cancel jobs that do not run yet.
+
+    Says of each job whether it moved. Exits with 1 if one did not.
+    """
     moves = run(_move(plugin_of(app), "cancel", job_ids))
     _report(moves, "is cancelled", as_json=as_json)
 

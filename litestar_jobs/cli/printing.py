@@ -18,6 +18,8 @@ __all__ = ("age", "count", "moment", "print_json", "print_line", "print_table", 
 
 UNITS = ((86_400, 2, "days"), (3_600, 2, "h"), (60, 2, "min"), (1, 0, "s"))
 """Seconds, from how many of them on, and their name."""
+PIPED = 200
+"""Columns of a table in a pipe."""
 
 
 def print_line(*parts: str | tuple[str, str], indent: int = 0) -> None:
@@ -38,7 +40,7 @@ def print_text(text: str, *, indent: int = 0, style: str = "") -> None:
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], total: Sequence[str] | None = None) -> None:
     """The first column is text, the others are figures."""
-    table = Table(box=box.SIMPLE_HEAD, show_footer=total is not None, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_footer=total is not None, padding=(0, 0, 0, 1), pad_edge=False)
     for place, name in enumerate(head):
         footer = Text(_plain(total[place])) if total else ""
         table.add_column(name, footer, justify="right" if place else "left", overflow="fold")
@@ -72,8 +74,11 @@ def count(number: int, noun: str) -> str:
 
 
 def _console() -> Console:
-    """Made anew each time: stdout is another one in tests."""
-    return Console(highlight=False, emoji=False, markup=False)
+    """Made anew each time: stdout is another one in tests. In a pipe nothing has to fit a screen."""
+    console = Console(highlight=False, emoji=False, markup=False)
+    if not console.is_terminal:
+        console.width = PIPED
+    return console
 
 
 def _plain(text: str) -> str:

@@ -43,7 +43,10 @@ def init(app: Litestar) -> None:
 @click.command(name="upgrade", cls=RichCommand)
 @click.argument("version", type=click.IntRange(1, LATEST), default=LATEST)
 def upgrade(app: Litestar, version: int) -> None:
-    """Bring the tables to VERSION, or to the newest one. Workers may go on meanwhile."""
+    """Bring the tables to VERSION, or to the newest one.
+
+    Workers may go on meanwhile.
+    """
     plugin = plugin_of(app)
     _say_version(plugin, *run(_upgrade(plugin, version)))
 
@@ -52,7 +55,10 @@ def upgrade(app: Litestar, version: int) -> None:
 @click.argument("version", type=click.IntRange(0, LATEST))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def downgrade(app: Litestar, version: int, *, yes: bool) -> None:
-    """Take the tables back to VERSION. At 0 they are gone, and all jobs with them."""
+    """Take the tables back to VERSION.
+
+    At 0 they are gone, and all jobs with them.
+    """
     plugin = plugin_of(app)
     before, jobs = run(_before_downgrade(plugin))
     if before > version and not yes:
@@ -64,7 +70,10 @@ def downgrade(app: Litestar, version: int, *, yes: bool) -> None:
 @click.command(name="check", cls=RichCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: ok, schema, found, needed, remedy.")
 def check(app: Litestar, *, as_json: bool) -> None:
-    """Look whether the tables are as this version needs them. Exits with 1 if they are not."""
+    """Look whether the tables are as needed.
+
+    Exits with 1 if they are not, and says what to do.
+    """
     plugin = plugin_of(app)
     checked = run(_check(plugin))
     if as_json:
@@ -81,7 +90,10 @@ def check(app: Litestar, *, as_json: bool) -> None:
 @click.option("--to", "to", type=click.IntRange(0, LATEST), help="The version that is wanted.")
 @click.option("--down", is_flag=True, help="The way back.")
 def sql(app: Litestar, *, since: int | None, to: int | None, down: bool) -> None:
-    """Print the SQL of an upgrade, or of a downgrade, for somebody else to run. Needs no database."""
+    """Print the SQL for somebody else to run.
+
+    That of an upgrade, or with --down of a downgrade. Needs no database.
+    """
     first, last = (LATEST, 0) if down else (0, LATEST)
     since = first if since is None else since
     to = last if to is None else to

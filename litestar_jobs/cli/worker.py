@@ -2,6 +2,8 @@
 ``app.state`` as they do in a server, and serves no requests.
 
 The first signal lets running jobs end; the second hands them back at once; a third finds the system's own behaviour.
+What cannot be interrupted, such as the thread of a synchronous job, may write nothing for its job any more; but the
+process ends only when that does, or at the next signal.
 """
 
 import asyncio

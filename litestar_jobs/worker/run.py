@@ -3,6 +3,7 @@
 What it does not do: install signal handlers, open engines, or know who started it.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -101,6 +102,8 @@ class Worker:
             self._heartbeat: Heartbeat | None = None
             self._promotes_at = 0.0
             self._stopping = False
+            self._hurried = False
+            self._patience: asyncio.Timeout | None = None
             undo.push_async_callback(self._leave)
             await self._renew_identity()
             await self._find_own_sessions()
@@ -124,7 +127,7 @@ class Worker:
         interrupted = self._hand_back()
         if timeout is None:
             timeout = seconds(self._config.shutdown_timeout, "shutdown_timeout")
-        if not await self._slots.wait(timeout):
+        if not await self._let_end(timeout):
             interrupted += await self._interrupt()
         for chore in (self._promotes, self._rescues, self._leases):
             await chore.stop()
@@ -133,8 +136,10 @@ class Worker:
         self._emit(WorkerStopped(self._known_as, interrupted))
 
     def hurry(self) -> None:
-        """Do not wait for running jobs any longer: cancel them now."""
-        self._slots.cancel(Interrupted())
+        """Stop without patience: running jobs are cancelled and handed back now."""
+        self._hurried = True
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(0)
 
     # The chores. Each answers when it wants to run next.
 
@@ -239,6 +244,16 @@ class Worker:
         for job in jobs:
             self._finisher.put(job, Interrupted())
         return len(jobs)
+
+    async def _let_end(self, timeout: float) -> bool:
+        """Wait until nothing runs. False if something still does after the time, or once there is no more time."""
+        try:
+            async with asyncio.timeout(0 if self._hurried else timeout) as self._patience:
+                return await self._slots.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._patience = None
 
     async def _interrupt(self) -> int:
         """Cancel what runs. A handler that does not end even then is given up, and can write nothing any more."""

@@ -16,7 +16,7 @@ from litestar_jobs.outcome import Outcome
 from litestar_jobs.store import Claimed
 from litestar_jobs.worker.execute import Attempt
 
-__all__ = ("Prefetch", "Slots")
+__all__ = ("TOO_LONG", "Prefetch", "Slots")
 
 HORIZON = 0.02
 """Seconds of work to have at hand."""
@@ -111,7 +111,7 @@ class Slots:
                 cancelled += 1
         return cancelled
 
-    async def wait(self, timeout: float) -> bool:
+    async def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing runs. False if something still does after the time."""
         if not self._running:
             return True
