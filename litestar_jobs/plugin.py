@@ -20,6 +20,7 @@ from litestar.plugins import InitPlugin, InitPluginProtocol, ReceiveRoutePlugin
 from litestar.routes import ASGIRoute, BaseRoute, HTTPRoute, WebSocketRoute
 
 from litestar_jobs import migrate
+from litestar_jobs.alembic import autogenerate
 from litestar_jobs.alchemy import AlchemyConfig, alchemy_configs, open_session, session_key
 from litestar_jobs.cli import jobs_group
 from litestar_jobs.cli.connect import OperatedPlugin
@@ -120,6 +121,7 @@ class JobsPlugin(InitPlugin, OperatedPlugin, ReceiveRoutePlugin):
         self._jobs = select_jobs(self.config.jobs)
         self._configs = alchemy_configs(app_config.plugins)
         self._source = find_database(self.config.dsn, self._configs)
+        autogenerate(self.config.schema, self._source.url)
         given = {**app_config.dependencies, **self.config.dependencies}
         self._provided = {name: one if isinstance(one, Provide) else Provide(one) for name, one in given.items()}
         self._plans = {} if self.config.worker is None else self._plan()

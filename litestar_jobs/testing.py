@@ -33,18 +33,35 @@ PAUSE = 0.005
 async def running(app: Litestar) -> AsyncGenerator[httpx.AsyncClient, None]:
     """Run the application, its worker included, in this event loop; gives an HTTP client for it.
 
-    Errors of its start, and of the block, arrive as they were raised.
+    It may be entered and left in different tasks, as fixtures of pytest-asyncio are.
     """
-    transport = httpx.ASGITransport(app)  # type: ignore[arg-type] # Litestar's scope is a TypedDict, httpx wants a dict
+    started, stopping = asyncio.Event(), asyncio.Event()
+    life = asyncio.create_task(_live(app, started, stopping))
+    try:
+        await started.wait()
+        if not life.done():
+            transport = httpx.ASGITransport(app)  # type: ignore[arg-type] # Litestar's scope is a TypedDict, not a dict
+            async with httpx.AsyncClient(transport=transport, base_url="http://testserver.local") as http:
+                yield http
+    finally:
+        stopping.set()
+        await life
+
+
+async def _live(app: Litestar, started: asyncio.Event, stopping: asyncio.Event) -> None:
+    """The application's lifespan, in a task of its own as under a server. Errors are raised as they were there."""
     only: BaseException | None = None
     try:
-        async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://testserver.local") as http:
-            yield http
+        async with app.lifespan():
+            started.set()
+            await stopping.wait()
     except BaseExceptionGroup as group:
         # Litestar's event emitter is a task group, which wraps whatever passes through it.
         if len(group.exceptions) != 1:
             raise
         only = group.exceptions[0]
+    finally:
+        started.set()
     if only is not None:
         raise only
 

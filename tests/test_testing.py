@@ -1,6 +1,7 @@
 """What applications are given for their own tests."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import pytest
@@ -48,6 +49,18 @@ async def test_an_error_in_the_block_arrives_as_it_was_raised(dsn: str) -> None:
     with pytest.raises(ZeroDivisionError):
         async with running(Litestar(plugins=[plugin_for(dsn)], logging_config=None)):
             _ = 1 / 0
+
+
+@pytest.fixture
+async def app_of_a_fixture(dsn: str) -> AsyncIterator[JobsPlugin]:
+    plugin = plugin_for(dsn)
+    async with running(Litestar(plugins=[plugin], logging_config=None)):
+        yield plugin
+
+
+async def test_the_app_may_run_in_a_fixture(app_of_a_fixture: JobsPlugin) -> None:
+    job_id = await app_of_a_fixture.client.enqueue(succeed())
+    assert (await ended(app_of_a_fixture.client, job_id)).status is JobStatus.COMPLETED
 
 
 async def test_an_error_at_start_up_arrives_as_it_was_raised() -> None:

@@ -1,0 +1,229 @@
+"""Alembic writes the upgrade of the tables by itself, and nothing else about them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from advanced_alchemy.extensions.litestar import SQLAlchemyAsyncConfig, SQLAlchemyPlugin
+from alembic.autogenerate import produce_migrations, render_python_code
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from litestar import Litestar
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, create_engine
+
+from litestar_jobs import JobsConfig, JobsPlugin, migrate
+from litestar_jobs import alembic as ours
+from litestar_jobs.alembic import autogenerate
+from litestar_jobs.database import Database, Link
+
+APP = """
+from advanced_alchemy.base import UUIDBase
+from advanced_alchemy.extensions.litestar import AlembicAsyncConfig, SQLAlchemyAsyncConfig, SQLAlchemyPlugin
+from litestar import Litestar
+from sqlalchemy.orm import Mapped
+
+from litestar_jobs import JobsConfig, JobsPlugin
+
+
+class User(UUIDBase):
+    __tablename__ = "app_user"
+
+    email: Mapped[str]
+
+
+alchemy = SQLAlchemyAsyncConfig(
+    connection_string={url!r}, alembic_config=AlembicAsyncConfig(script_location="migrations")
+)
+app = Litestar(plugins=[SQLAlchemyPlugin(config=alchemy), JobsPlugin(JobsConfig(jobs=[]))])
+"""
+COMMANDS = """
+import json, sys
+from advanced_alchemy.cli import add_migration_commands
+from app import alchemy, app
+from rich_click import Group
+
+for arguments in json.loads(sys.argv[1]):
+    database = add_migration_commands(Group())
+    database.main([*arguments, "--no-prompt"], standalone_mode=False, obj={"app": app, "configs": [alchemy]})
+"""
+UPGRADE = f"op.upgrade_litestar_jobs(since=0, to={migrate.LATEST}, schema='litestar_jobs')"
+DOWNGRADE = f"op.downgrade_litestar_jobs(since={migrate.LATEST}, to=0, schema='litestar_jobs')"
+
+
+def database_commands(directory: Path, *commands: list[str]) -> None:
+    """Run what ``litestar database ...`` runs, in a directory, one after the other."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(directory), *filter(None, sys.path)])}
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, json.dumps(commands)],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def revisions(directory: Path, message: str) -> list[str]:
+    """The texts of the migrations of this name."""
+    return [path.read_text() for path in directory.glob(f"migrations/versions/*_{message}_*.py")]
+
+
+def body(revision: str, function: str) -> list[str]:
+    """The statements of a function in a migration."""
+    found = re.search(rf"^def {function}\(\).*\n((?:    .*\n|\n)*)", revision, re.MULTILINE)
+    assert found
+    lines = (line.strip() for line in found[1].splitlines())
+    return [line for line in lines if line and not line.startswith(("#", '"""'))]
+
+
+async def test_make_migrations_brings_the_tables_and_its_downgrade_takes_them_away(
+    empty_dsn: str, empty: Link, tmp_path: Path
+) -> None:
+    url = empty_dsn.replace("postgresql://", "postgresql+asyncpg://")
+    tmp_path.joinpath("app.py").write_text(APP.format(url=url))
+    database_commands(
+        tmp_path,
+        ["init", "migrations"],
+        ["make-migrations", "-m", "first"],
+        ["upgrade"],
+        ["make-migrations", "-m", "second"],
+    )
+    (first,) = revisions(tmp_path, "first")
+    assert "\nimport litestar_jobs.alembic  # noqa: F401\n" in first
+    assert UPGRADE in body(first, "schema_upgrades")
+    assert DOWNGRADE in body(first, "schema_downgrades")
+    assert first.count("litestar_jobs") == first.count("litestar_jobs.alembic") + 4
+    await migrate.check(empty, "litestar_jobs")
+
+    assert revisions(tmp_path, "second") == []  # nothing to write
+
+    database_commands(tmp_path, ["downgrade", "base"])
+    assert await migrate.current_version(empty, "litestar_jobs") == 0
+    assert await empty.fetch("SELECT FROM pg_namespace WHERE nspname = 'litestar_jobs'") == []
+
+
+@pytest.fixture
+async def empty(empty_dsn: str) -> AsyncIterator[Link]:
+    link = Link(Database(empty_dsn))
+    yield link
+    await link.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_other_apps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Applications of other tests have no part in these."""
+    monkeypatch.setattr(ours, "_schemas", {})
+
+
+@pytest.fixture(params=["psycopg"])
+def connection(empty_dsn: str, request: pytest.FixtureRequest) -> Iterator[Connection]:
+    engine = create_engine(empty_dsn.replace("postgresql://", f"postgresql+{request.param}://"))
+    with engine.connect() as opened:
+        yield opened
+    engine.dispose()
+
+
+def autogenerated(connection: Connection, **options: object) -> tuple[str, str]:
+    """What autogenerate writes for an application with one table, up and down."""
+    metadata = MetaData()
+    Table("app_user", metadata, Column("id", Integer, primary_key=True))
+    metadata.create_all(connection)
+    context = MigrationContext.configure(connection, opts=options)
+    script = produce_migrations(context, metadata)
+    assert script.upgrade_ops
+    assert script.downgrade_ops
+    return render_python_code(script.upgrade_ops).strip(), render_python_code(script.downgrade_ops).strip()
+
+
+def uncommented(code: tuple[str, str]) -> list[list[str]]:
+    return [
+        [line.strip() for line in part.splitlines() if line.strip() and not line.strip().startswith("#")]
+        for part in code
+    ]
+
+
+NOTHING = [["pass"], ["pass"]]
+
+
+def test_autogenerate_writes_the_upgrade_where_the_tables_are_missing(empty_dsn: str, connection: Connection) -> None:
+    autogenerate("litestar_jobs", empty_dsn)
+    assert uncommented(autogenerated(connection)) == [[UPGRADE], [DOWNGRADE]]
+
+
+@pytest.mark.parametrize("schemas", [False, True])
+def test_autogenerate_leaves_tables_that_are_up_to_date_alone(
+    empty_dsn: str, connection: Connection, *, schemas: bool
+) -> None:
+    autogenerate("litestar_jobs", empty_dsn)
+    connection.exec_driver_sql(migrate.upgrade_script("litestar_jobs"))
+    assert uncommented(autogenerated(connection, include_schemas=schemas)) == NOTHING
+
+
+def test_autogenerate_goes_on_from_the_version_that_is_there(
+    empty_dsn: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    autogenerate("my_jobs", empty_dsn)
+    connection.exec_driver_sql(migrate.upgrade_script("my_jobs"))
+    newer = migrate.LATEST + 1
+    monkeypatch.setattr(ours, "LATEST", newer)
+    assert uncommented(autogenerated(connection, include_schemas=True)) == [
+        [f"op.upgrade_litestar_jobs(since={migrate.LATEST}, to={newer}, schema='my_jobs')"],
+        [f"op.downgrade_litestar_jobs(since={newer}, to={migrate.LATEST}, schema='my_jobs')"],
+    ]
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:p@elsewhere/db", "postgresql://localhost:5433", None])
+def test_autogenerate_does_not_write_it_for_jobs_in_another_database(connection: Connection, url: str | None) -> None:
+    autogenerate("litestar_jobs", url)
+    assert uncommented(autogenerated(connection)) == NOTHING
+    connection.exec_driver_sql(migrate.upgrade_script("litestar_jobs"))
+    assert uncommented(autogenerated(connection, include_schemas=True)) == NOTHING
+
+
+@pytest.mark.parametrize("own_dsn", [False, True])
+def test_an_app_makes_its_schema_known(empty_dsn: str, connection: Connection, *, own_dsn: bool) -> None:
+    alchemy = SQLAlchemyAsyncConfig(connection_string=empty_dsn.replace("postgresql://", "postgresql+asyncpg://"))
+    jobs = JobsPlugin(JobsConfig(dsn=empty_dsn if own_dsn else None, jobs=[], schema="app_jobs"))
+    Litestar(plugins=[jobs, SQLAlchemyPlugin(config=alchemy)])
+    upgrade, _ = uncommented(autogenerated(connection))
+    assert upgrade == [UPGRADE.replace("'litestar_jobs'", "'app_jobs'")]
+
+
+def test_alembic_check_tells_that_an_upgrade_is_missing(empty_dsn: str, connection: Connection) -> None:
+    autogenerate("litestar_jobs", empty_dsn)
+    script = produce_migrations(MigrationContext.configure(connection), MetaData())
+    assert script.upgrade_ops
+    assert script.upgrade_ops.as_diffs() == [("UpgradeJobs", "litestar_jobs", 0, migrate.LATEST)]
+
+
+async def test_the_operations_run_by_hand_with_their_defaults(connection: Connection, empty: Link) -> None:
+    op = Operations(MigrationContext.configure(connection))
+    op.upgrade_litestar_jobs()  # type: ignore[attr-defined] # registered by importing litestar_jobs.alembic
+    op.upgrade_litestar_jobs(schema="other")  # type: ignore[attr-defined]
+    connection.commit()
+    await migrate.check(empty, "litestar_jobs")
+    await migrate.check(empty, "other")
+
+    op.downgrade_litestar_jobs()  # type: ignore[attr-defined]
+    connection.commit()
+    assert await migrate.current_version(empty, "litestar_jobs") == 0
+    assert await migrate.current_version(empty, "other") == migrate.LATEST
+
+
+async def test_offline_mode_prints_the_script_itself(empty: Link) -> None:
+    printed = StringIO()
+    context = MigrationContext.configure(
+        dialect_name="postgresql", opts={"as_sql": True, "literal_binds": True, "output_buffer": printed}
+    )
+    Operations(context).upgrade_litestar_jobs()  # type: ignore[attr-defined]
+    assert printed.getvalue().strip().rstrip(";") == migrate.upgrade_script("litestar_jobs").strip().rstrip(";")
+    await empty.run(printed.getvalue())
+    await migrate.check(empty, "litestar_jobs")
