@@ -196,7 +196,7 @@ async def test_tables_newer_than_the_library_fail_the_start_with_the_remedy(
 ) -> None:
     await connection.execute("INSERT INTO litestar_jobs.migration (version) VALUES (999)")
     plugin = JobsPlugin(JobsConfig(dsn=dsn, jobs=[note]))
-    with pytest.raises(SchemaError, match="have version 999.*Upgrade the litestar-jobs package"):
+    with pytest.raises(SchemaError, match=r"have version 999.*Upgrade the litestar-jobs package"):
         async with running(Litestar(plugins=[plugin], logging_config=None)):
             pytest.fail("started on newer tables")
 
@@ -258,7 +258,7 @@ class Search(Controller):
 @pytest.mark.filterwarnings("ignore::litestar.exceptions.base_exceptions.LitestarDeprecationWarning")
 @pytest.mark.parametrize("handler", [search, socket_handler, Search, Router("/r", route_handlers=[search])])
 def test_a_handler_with_a_parameter_of_the_clients_name_is_refused_with_the_remedy(handler: Any) -> None:
-    with pytest.raises(ConfigurationError, match="has a parameter 'jobs' of its own.*dependency_key="):
+    with pytest.raises(ConfigurationError, match=r"has a parameter 'jobs' of its own.*dependency_key="):
         Litestar([handler], plugins=[JobsPlugin(JobsConfig(dsn="postgresql://localhost/x", jobs=[]))])
 
 

@@ -232,6 +232,26 @@ async def test_lower_priority_numbers_run_first_and_equals_in_the_order_of_their
     assert order == [2, 1, 3, 0, 4, 5]
 
 
+async def test_a_job_that_comes_before_those_already_claimed_is_found_without_polling(
+    dsn: str,
+) -> None:
+    """Claims begin where the last one ended; higher priorities and late commits lie before that."""
+
+    @job
+    async def note() -> None: ...
+
+    late = await asyncpg.connect(dsn)
+    try:
+        async with worker(dsn, [note]) as plugin:
+            async with late.transaction():
+                held_back = await plugin.client.enqueue_with(late, note())
+                for priority in (0, -1, 0, -2, -2, -3, 0):
+                    await ran(plugin.client, note(priority=priority))
+            assert (await ended(plugin.client, held_back)).status is JobStatus.COMPLETED
+    finally:
+        await late.close()
+
+
 async def test_never_more_jobs_run_at_once_than_the_concurrency(dsn: str) -> None:
     gate = Gate()
 
@@ -362,7 +382,6 @@ async def test_polling_finds_what_no_notification_told(dsn: str, store: Store) -
     async def note() -> None: ...
 
     async with worker(dsn, [note], poll_interval=0.1) as plugin:
-        plugin.worker._claimer._hot.clear()  # type: ignore[union-attr]
         deaf = store
         deaf._channel = "nobody_listens"
         job_id = uuid7()

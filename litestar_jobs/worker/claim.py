@@ -4,8 +4,9 @@ A queue is *hot* while it may have jobs: after a wake-up, a poll, or a claim tha
 are asked, each for an equal share, so that none starves another.
 
 Entries of claimed jobs stay in the index until vacuum may remove them, and a scan from the beginning walks over all of
-them. So a claim begins at the last claimed key of its queue (the *bound*). That is only a hint, since a transaction may
-commit a smaller key later: a bound lives for a second, and when a wake-up finds nothing behind it.
+them. So a claim begins at the last claimed key of its queue (the *bound*). That is only a hint, since a smaller key may
+be committed later (a higher priority, a long transaction): a bound lives for a second, and a queue has cooled only when
+a scan from the beginning found it empty. Such scans take at most a small part of the time, however long they are.
 """
 
 import time
@@ -17,8 +18,11 @@ from litestar_jobs.store import Claimed, Lowest, Store
 __all__ = ("Claimer",)
 
 BOUND_LIFE = 1.0
-BOUND_LIFE_WHEN_EMPTY = 0.05
-"""Seconds until a scan from the beginning, while claims find jobs and when a woken one does not."""
+"""Seconds after which a queue is scanned from its beginning in any case."""
+SCAN_PAUSE = 0.05
+"""Seconds between such scans at the least, and ..."""
+SCAN_SHARE = 0.05
+"""... the part of the time that they may take."""
 
 
 class Claimer:
@@ -28,13 +32,10 @@ class Claimer:
         self, store: Store, queues: Sequence[str], timeouts: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._store = store
-        self._queues = list(queues)
+        self._queues = {queue: _Queue() for queue in queues}
         self._timeouts = timeouts
         self._clock = clock
-        self._hot: dict[str, None] = {}
-        self._bounds: dict[str, Lowest] = {}
-        self._scanned: dict[str, float] = dict.fromkeys(queues, float("-inf"))
-        self.warm()
+        self._hot: dict[str, None] = dict.fromkeys(queues)
 
     def warm(self, queues: set[str] | None = None) -> bool:
         """These queues (or all) may have jobs. False if none of them is ours."""
@@ -42,25 +43,29 @@ class Claimer:
         self._hot.update(dict.fromkeys(ours))
         return bool(ours)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether no queue may have jobs, as far as is known."""
-        return not self._hot
+    def pause(self) -> float | None:
+        """Seconds until a claim may find something, as far as is known: 0 now, None not before a wake-up."""
+        if self._hot:
+            return 0.0
+        doubts = [queue.scan_at for queue in self._queues.values() if queue.scan_at is not None]
+        return max(0.0, min(doubts) - self._clock()) if doubts else None
 
     async def claim(self, worker_id: UUID, at_most: int) -> list[Claimed]:
-        """Up to so many jobs; none only if no hot queue has any."""
+        """Up to so many jobs of the queues that may have some."""
+        now = self._clock()
+        for name, queue in self._queues.items():
+            if queue.scan_at is not None and queue.scan_at <= now:
+                self._hot[name] = None
         slots = self._share(at_most)
         if not slots:
             return []
-        now = self._clock()
-        for queue in slots:
-            del self._hot[queue]  # a wake-up while the statement is under way makes it hot again
-            if now - self._scanned[queue] >= BOUND_LIFE:
-                self._bounds.pop(queue, None)
-            if queue not in self._bounds:
-                self._scanned[queue] = now
-        claimed = await self._store.claim(slots, self._bounds, worker_id, self._timeouts)
-        self._learn(slots, claimed, now)
+        bounds: dict[str, Lowest] = {}
+        for name in slots:
+            del self._hot[name]  # a wake-up while the statement is under way makes it hot again
+            if (bound := self._queues[name].begin(now)) is not None:
+                bounds[name] = bound
+        claimed = await self._store.claim(slots, bounds, worker_id, self._timeouts)
+        self._learn(slots, bounds, claimed, self._clock() - now)
         return claimed
 
     def _share(self, at_most: int) -> dict[str, int]:
@@ -70,15 +75,42 @@ class Claimer:
         share, left = divmod(at_most, len(queues))
         return {queue: share + (place < left) for place, queue in enumerate(queues)}
 
-    def _learn(self, slots: dict[str, int], claimed: list[Claimed], now: float) -> None:
+    def _learn(self, slots: dict[str, int], bounds: dict[str, Lowest], claimed: list[Claimed], took: float) -> None:
         got = dict.fromkeys(slots, 0)
         for job in claimed:
             got[job.queue] += 1
             # In the order of the claim, so the last one of a queue is its highest.
-            self._bounds[job.queue] = Lowest(job.priority, job.run_at, job.id)
-        for queue, asked in slots.items():
-            if got[queue] == asked:
-                self._hot[queue] = None  # behind the others
-            elif not got[queue] and queue in self._bounds and now - self._scanned[queue] >= BOUND_LIFE_WHEN_EMPTY:
-                del self._bounds[queue]
-                self._hot[queue] = None
+            self._queues[job.queue].bound = Lowest(job.priority, job.run_at, job.id)
+        for name, asked in slots.items():
+            if got[name] == asked:
+                self._hot[name] = None  # behind the others
+            elif name in bounds:
+                self._queues[name].doubt()
+            else:
+                self._queues[name].cost = took
+
+
+class _Queue:
+    """Where the claims of one queue are."""
+
+    def __init__(self) -> None:
+        self.bound: Lowest | None = None
+        self.scanned = float("-inf")
+        """When the last scan from the beginning began, and ..."""
+        self.cost = 0.0
+        """... how long it took."""
+        self.scan_at: float | None = None
+        """When to scan from the beginning next, because something may lie before the bound."""
+
+    def begin(self, now: float) -> Lowest | None:
+        """Where the claim that begins now starts; None: at the beginning."""
+        doubted = self.scan_at is not None and self.scan_at <= now
+        if doubted or self.bound is None or now - self.scanned >= BOUND_LIFE:
+            self.bound = self.scan_at = None
+            self.scanned = now
+        return self.bound
+
+    def doubt(self) -> None:
+        """There was less behind the bound than was asked for: look before it, soon."""
+        if self.scan_at is None:
+            self.scan_at = self.scanned + min(BOUND_LIFE, max(SCAN_PAUSE, self.cost / SCAN_SHARE))

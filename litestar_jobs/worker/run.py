@@ -146,20 +146,18 @@ class Worker:
     async def _claim(self) -> float:
         if self._slots.waiting_too_long():
             self._hand_back()
-        room = self._slots.room()
         worker_id = self.worker_id
-        if room and worker_id and self._finisher.backlog < MOST_UNWRITTEN:
-            if self._claimer.is_idle:
-                self._claimer.warm()
-            while room and not self._stopping:
-                claimed = await self._claimer.claim(worker_id, room)
-                if worker_id != self.worker_id:
-                    return 0.0  # the lease ended meanwhile: these will be rescued
-                self._slots.add(claimed)
-                if self._claimer.is_idle:
-                    break
-                room = self._slots.room()
-        return self._poll if self._claimer.is_idle else TOO_LONG
+        if worker_id is None or self._finisher.backlog >= MOST_UNWRITTEN:
+            return TOO_LONG
+        if self._claimer.pause() is None:
+            self._claimer.warm()  # nobody told of a job for as long as it takes to look without being told
+        while self._claimer.pause() == 0 and not self._stopping and (room := self._slots.room()):
+            claimed = await self._claimer.claim(worker_id, room)
+            if worker_id != self.worker_id:
+                return 0.0  # the lease ended meanwhile: these will be rescued
+            self._slots.add(claimed)
+        pause = self._claimer.pause()
+        return self._poll if pause is None else min(self._poll, pause) or TOO_LONG
 
     async def _promote(self) -> float:
         moved, next_due = await self._store.promote(PROMOTED_AT_ONCE)
@@ -203,7 +201,7 @@ class Worker:
 
     def _ended(self, job: Claimed, outcome: Outcome) -> None:
         self._finisher.put(job, outcome)
-        if not self._claimer.is_idle and self._slots.room():
+        if self._claimer.pause() == 0 and self._slots.room():
             self._claims.wake()
 
     def _lost(self, reason: str) -> None:
