@@ -12,7 +12,7 @@ from uuid import UUID
 from litestar_jobs.database import UNAVAILABLE, Database, Link
 from litestar_jobs.store import Statements, Store
 
-__all__ = ("Heartbeat",)
+__all__ = ("RENEWALS", "Heartbeat")
 
 RENEWALS = 3
 """Renewals within one lease."""
