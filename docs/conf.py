@@ -19,10 +19,12 @@ extensions = [
     "short_names",
 ]
 exclude_patterns = ["_build"]
+smartquotes_action = "qe"  # quotes and ellipses; two dashes begin an option
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+toc_object_entries_show_parents = "hide"
 maximum_signature_line_length = 88
 
 nitpicky = True

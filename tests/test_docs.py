@@ -160,6 +160,16 @@ async def test_the_hook_example_counts(example: Callable[[str], ModuleType]) -> 
     assert shop.ended == {("fail", "Retry"): 1, ("fail", "Failed"): 1}
 
 
+async def test_the_page_of_failed_jobs_shows_a_failed_job(example: Callable[[str], ModuleType]) -> None:
+    shop = example("job_pages")
+    async with running(shop.app) as http:
+        job_id = await client_of(shop).enqueue(shop.fail())
+        await ended(client_of(shop), job_id)
+        page = (await http.get("/jobs/failed")).json()
+    assert page["total"] == 1
+    assert (page["items"][0]["id"], page["items"][0]["last_error"]) == (str(job_id), "the printer is on fire")
+
+
 async def test_the_script_example_enqueues(example: Callable[[str], ModuleType], store: Store) -> None:
     shop = example("script")
     assert await shop.remind_all(range(3)) == 3

@@ -30,11 +30,10 @@ class ClickCommands(SphinxDirective):
         usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
         section += nodes.literal_block(usage, usage, language="text")
         self._parse(inspect.cleandoc(command.help or "").replace("\b\n", ""), section)
-        options = [
-            record
-            for each in command.get_params(context)
-            if (record := each.get_help_record(context))
+        records = [
+            each.get_help_record(context) for each in command.get_params(context)
         ]
+        options = [record for record in records if record and record[1]]
         if options:
             listed = nodes.definition_list()
             for signature, text in options:
