@@ -27,7 +27,7 @@ def print_line(*parts: str | tuple[str, str], indent: int = 0) -> None:
     console = _console()
     line = Text.assemble(*(_plain(part) if isinstance(part, str) else (_plain(part[0]), part[1]) for part in parts))
     if console.is_terminal:
-        console.print(Padding(line, (0, 0, 0, indent)))
+        console.print(Padding(line, (0, 0, 0, indent), expand=False))
     else:
         console.print(Text(" " * indent) + line, soft_wrap=True)
 

@@ -1,0 +1,41 @@
+"""The application that the tests of the command line load, in this process or in another."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from litestar import Litestar
+from litestar.datastructures import State
+
+from litestar_jobs import Fixed, JobsConfig, JobsPlugin, WorkerConfig, job
+
+PATIENCE = "CLI_APP_PATIENCE"
+"""The shutdown_timeout; without it the application has no worker of its own."""
+
+
+@job(queue="held")
+async def hold(path: str, state: State) -> None:
+    """Runs until somebody puts a file there."""
+    assert state.started
+    while not await asyncio.to_thread(Path(path).exists):  # noqa: ASYNC110 - another process puts it there
+        await asyncio.sleep(0.01)
+
+
+@job(queue="failing", max_retries=1, retry=Fixed(0))
+async def fail(payload: str) -> None:
+    raise ConnectionError(payload)
+
+
+class OwnPlugin(JobsPlugin):
+    """Somebody's subclass."""
+
+
+def create_app() -> Litestar:
+    patience = os.environ.get(PATIENCE)
+    worker = None if patience is None else WorkerConfig(shutdown_timeout=float(patience), queues=["other"])
+    config = JobsConfig(jobs=[hold, fail], worker=worker)
+    return Litestar([], on_startup=[_start], plugins=[OwnPlugin(config)])
+
+
+def _start(app: Litestar) -> None:
+    app.state.started = True
