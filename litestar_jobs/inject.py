@@ -186,6 +186,8 @@ def _parameters(dependency: Any) -> list[inspect.Parameter]:
     except (NameError, AttributeError):
         # A type that is only there for type checkers. The names are what counts.
         signature = inspect.signature(dependency)
+    except ValueError:
+        return []  # some built-in types say nothing about themselves
     return [parameter for parameter in signature.parameters.values() if parameter.kind not in VARIADIC]
 
 
