@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 from litestar import Litestar
@@ -21,6 +22,13 @@ async def hold(path: str, state: State) -> None:
         await asyncio.sleep(0.01)
 
 
+@job(queue="held")
+def hold_thread(path: str) -> None:
+    """The same in a thread, which nothing can interrupt."""
+    while not Path(path).exists():
+        time.sleep(0.01)
+
+
 @job(queue="failing", max_retries=1, retry=Fixed(0))
 async def fail(payload: str) -> None:
     raise ConnectionError(payload)
@@ -33,7 +41,7 @@ class OwnPlugin(JobsPlugin):
 def create_app() -> Litestar:
     patience = os.environ.get(PATIENCE)
     worker = None if patience is None else WorkerConfig(shutdown_timeout=float(patience), queues=["other"])
-    config = JobsConfig(jobs=[hold, fail], worker=worker)
+    config = JobsConfig(jobs=[hold, hold_thread, fail], worker=worker)
     return Litestar([], on_startup=[_start], plugins=[OwnPlugin(config)])
 
 

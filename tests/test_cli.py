@@ -205,6 +205,19 @@ async def test_list_counts_by_queue_and_status_and_says_what_waits_in_vain(jobs:
     assert "1 worker of failing: a-host:4711" in printed(await jobs("list"))
 
 
+async def test_a_scheduled_job_whose_time_has_come_is_due_even_if_no_worker_promotes_it(
+    jobs: Litestar_, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await enqueued(fail("now"), fail("later", delay=60), fail("much later", delay=600))
+    await connection.execute(
+        "UPDATE litestar_jobs.scheduled SET run_at = run_at - interval '1 hour' WHERE run_at < now() + interval '5 min'"
+    )
+
+    (queue,) = json.loads((await jobs("list", "--json")).stdout)["queues"]
+    assert (queue["pending"], queue["due"]) == (3, 2)
+    assert 3500 < queue["oldest"] < 3600
+
+
 async def test_list_fits_into_eighty_columns(jobs: Litestar_, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
     monkeypatch.setenv("COLUMNS", "80")

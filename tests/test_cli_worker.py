@@ -12,12 +12,13 @@ from uuid import UUID
 
 import pytest
 
-from cli_app import PATIENCE, create_app, hold
-from litestar_jobs import JobRow, JobsPlugin, JobStatus
+from cli_app import PATIENCE, create_app, hold, hold_thread
+from litestar_jobs import JobRequest, JobRow, JobsPlugin, JobStatus
 from litestar_jobs.store import Store
 from litestar_jobs.testing import until
 
 Start = Callable[..., Awaitable[Process]]
+Enqueue = Callable[[JobRequest], Awaitable[UUID]]
 
 
 @pytest.fixture
@@ -41,14 +42,23 @@ async def start(dsn: str) -> AsyncIterator[Start]:
 
 
 @pytest.fixture
-async def held(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UUID:
-    """A job that runs until there is a file ``go``."""
+def enqueue(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Enqueue:
     monkeypatch.setenv("LITESTAR_JOBS_DSN", dsn)
-    app = create_app()
-    (plugin,) = (plugin for plugin in app.plugins.init if isinstance(plugin, JobsPlugin))
-    plugin.worker_config = None
-    async with app.lifespan():
-        return await plugin.client.enqueue(hold(str(tmp_path / "go")))
+
+    async def enqueued(request: JobRequest) -> UUID:
+        app = create_app()
+        (plugin,) = (plugin for plugin in app.plugins.init if isinstance(plugin, JobsPlugin))
+        plugin.worker_config = None
+        async with app.lifespan():
+            return await plugin.client.enqueue(request)
+
+    return enqueued
+
+
+@pytest.fixture
+async def held(enqueue: Enqueue, tmp_path: Path) -> UUID:
+    """A job that runs until there is a file ``go``."""
+    return await enqueue(hold(str(tmp_path / "go")))
 
 
 async def in_state(store: Store, job_id: UUID, status: JobStatus) -> JobRow:
@@ -122,6 +132,23 @@ async def test_a_second_signal_hands_jobs_back_at_once_and_shows_in_the_exit_cod
     row = await in_state(store, held, JobStatus.PENDING)
     assert row.attempts == 0
     assert await store.workers() == []
+
+
+async def test_a_thread_that_cannot_be_interrupted_does_not_keep_the_process(
+    start: Start, enqueue: Enqueue, store: Store, tmp_path: Path
+) -> None:
+    held = await enqueue(hold_thread(str(tmp_path / "never")))
+    process = await start("--queue", "held", **{PATIENCE: "0.05"})
+    await in_state(store, held, JobStatus.RUNNING)
+
+    process.terminate()
+    async with asyncio.timeout(30):
+        _, stderr = await process.communicate()
+
+    assert process.returncode == 0, stderr.decode()
+    assert "1 jobs handed back" in stderr.decode()
+    row = await in_state(store, held, JobStatus.PENDING)
+    assert row.attempts == 0
 
 
 async def test_what_keeps_it_from_starting_is_an_error_without_a_traceback(start: Start, tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ def _summaries(counts: Iterable[QueueCount]) -> list[QueueSummary]:
         summary = summaries.setdefault(counted.queue, QueueSummary(counted.queue))
         setattr(summary, counted.status, getattr(summary, counted.status) + counted.jobs)
         summary.due += counted.due
-        summary.oldest = summary.oldest if counted.oldest is None else counted.oldest
+        if counted.oldest is not None:
+            summary.oldest = max(counted.oldest, summary.oldest or 0)
     return sorted(summaries.values(), key=lambda summary: summary.queue)
 
 

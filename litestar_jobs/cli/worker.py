@@ -2,19 +2,24 @@
 ``app.state`` as they do in a server, and serves no requests.
 
 The first signal lets running jobs end; the second hands them back at once; a third finds the system's own behaviour.
-What cannot be interrupted, such as the thread of a synchronous job, may write nothing for its job any more; but the
-process ends only when that does, or at the next signal.
+What cannot be interrupted, such as the thread of a synchronous job, may write nothing for its job any more, and does not
+keep the process: others may run that job by now.
 """
 
 import asyncio
+import atexit
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from types import FrameType
+from typing import NoReturn
 
 import click
 from litestar import Litestar
@@ -29,6 +34,9 @@ from litestar_jobs.errors import JobsError
 __all__ = ("worker",)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+THREADS = "litestar-jobs-thread"
+LEFTOVERS = 1.0
+"""Seconds that tasks and threads have to end after everything else has."""
 
 
 @click.command(name="worker", cls=RichCommand)
@@ -70,9 +78,11 @@ class _Process:
         self._plugin = plugin
         self._told = asyncio.Event()
         self._code = 0
+        self._threads = ThreadPoolExecutor(thread_name_prefix=THREADS)
 
     async def run(self) -> int:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(self._threads)
         self._task = asyncio.current_task()
         with self._signals():
             try:
@@ -83,7 +93,23 @@ class _Process:
             except asyncio.CancelledError:
                 if not self._code:
                     raise
+        if await self._is_held():
+            print_line("What is left of interrupted jobs does not end: the process ends without it.")
+            _end_now(self._code)
         return self._code
+
+    async def _is_held(self) -> bool:
+        """Whether tasks or threads are left that do not end when they are asked to."""
+        tasks = [task for task in asyncio.all_tasks() if task is not self._task]
+        for task in tasks:
+            task.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        until = self._loop.time() + LEFTOVERS
+        while self._loop.time() < until:
+            if all(task.done() for task in tasks) and not _alive():
+                return False
+            await asyncio.sleep(0.01)
+        return True
 
     @contextmanager
     def _signals(self) -> Generator[None]:
@@ -125,3 +151,15 @@ class _Process:
         settings = self._plugin.worker_config
         patience = seconds(settings.shutdown_timeout, "shutdown_timeout") if settings else 0
         print_line(f"Stopping. Running jobs have {patience:g} s to end; once more stops them now.")
+
+
+def _alive() -> bool:
+    return any(thread.name.startswith(THREADS) for thread in threading.enumerate())
+
+
+def _end_now(code: int) -> NoReturn:
+    """End without waiting for threads, which Python itself would do; what is registered for the exit still runs."""
+    atexit._run_exitfuncs()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - there is no public way
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

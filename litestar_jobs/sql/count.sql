@@ -1,6 +1,9 @@
 -- How many jobs there are, by queue and status; of pending jobs also how many may run now, and for how long the
--- longest has been able to, in seconds.
-SELECT queue, 'pending' AS status, count(*) AS jobs, 0::bigint AS due, NULL::float8 AS oldest
+-- longest has been able to, in seconds. A scheduled job whose time has come is due even before it is promoted: without
+-- a live worker nobody promotes it.
+SELECT queue, 'pending' AS status, count(*) AS jobs, count(*) FILTER (WHERE run_at <= statement_timestamp()) AS due,
+       extract(epoch FROM statement_timestamp() - min(run_at) FILTER (WHERE run_at <= statement_timestamp()))::float8
+       AS oldest
   FROM litestar_jobs.scheduled GROUP BY queue
 UNION ALL
 SELECT queue, 'pending', count(*), count(*), extract(epoch FROM statement_timestamp() - min(run_at))::float8
