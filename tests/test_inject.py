@@ -285,6 +285,23 @@ async def test_a_job_and_its_providers_may_know_about_the_job(dsn: str) -> None:
     assert not context.is_last_attempt
 
 
+@pytest.mark.parametrize("in_thread", [True, False])
+async def test_a_synchronous_job_runs_in_a_thread_with_its_context_unless_told_otherwise(
+    dsn: str,
+    in_thread: bool,  # noqa: FBT001 - a parameter of pytest's
+) -> None:
+    seen: list[Any] = []
+
+    @job(sync_to_thread=in_thread)
+    def blocking(*, job: JobContext) -> None:
+        seen.extend([job, current_job.get(), threading.current_thread() is threading.main_thread()])
+
+    await completes(dsn, blocking)
+    asked, current, in_main = seen
+    assert asked is current
+    assert in_main is not in_thread
+
+
 @pytest.mark.parametrize("key", ["jobs", "job_queue"])
 async def test_a_job_may_enqueue_through_the_client_under_its_key(dsn: str, key: str) -> None:
     followed = asyncio.Event()

@@ -257,6 +257,18 @@ async def test_a_session_that_was_not_used_costs_no_transaction(dsn: str) -> Non
     assert outcomes.seen == [Completed()]
 
 
+async def test_a_session_that_no_job_asks_for_is_not_even_opened(dsn: str) -> None:
+    @job
+    async def alone() -> None: ...
+
+    opened: list[Any] = []
+    own = config(dsn)
+    event.listen(own.get_engine().sync_engine, "checkout", lambda *_: opened.append(_))
+    row = await run(dsn, alone, own)
+    assert opened == []
+    assert row.status is JobStatus.COMPLETED
+
+
 async def test_what_a_clean_up_writes_is_part_of_the_transaction(dsn: str, notes: None, connection: Plain) -> None:
     async def audit(db_session: AsyncSession) -> AsyncIterator[int]:
         yield 0
@@ -451,6 +463,29 @@ async def test_a_synchronous_job_has_a_synchronous_session_in_its_thread(
     assert threads != [threading.get_ident()]
     note, finished = await written_by(connection, row.id)
     assert note == finished
+
+
+async def test_a_synchronous_job_that_raises_stop_iteration_fails_like_any_other(dsn: str) -> None:
+    @job(retry=Never())
+    def exhausted() -> None:
+        next(iter(()))
+
+    row = await run(dsn, exhausted)
+    assert row.status is JobStatus.FAILED
+    assert row.last_error is not None
+    assert "StopIteration" in row.last_error
+
+
+async def test_a_synchronous_job_that_raises_rolls_back(dsn: str, notes: None, connection: Plain) -> None:
+    @job(retry=Never())
+    def blocking(*, db_session: Session) -> None:
+        db_session.execute(text("INSERT INTO note VALUES (1)"))
+        raise LookupError("in the thread")
+
+    own = SQLAlchemySyncConfig(connection_string=plus(dsn, "psycopg"), metadata=Base.metadata)
+    row = await run(dsn, blocking, own)
+    assert (row.status, row.last_error) == (JobStatus.FAILED, "in the thread")
+    assert await numbers(connection) == []
 
 
 async def test_a_session_that_reads_elsewhere_finishes_the_job_where_it_writes(

@@ -106,7 +106,9 @@ class Executor:
         """Commit what the handler wrote; the session of the jobs' database last, with the end of the job in it."""
         own: JobSession | None = None
         for name, session in sessions.items():
-            if own is None and name in self.own_sessions and session.in_transaction():
+            if not session.in_transaction():
+                continue
+            if own is None and name in self.own_sessions:
                 own = session
             else:
                 await session.commit()
@@ -154,9 +156,17 @@ async def _call(job: Job[Any, Any], payload: tuple[Any, ...], dependencies: dict
     if job.is_async:
         await job.fn(*payload, **dependencies)
     elif job.in_thread:
-        await sync_to_thread(job.fn, *payload, **dependencies)
+        await sync_to_thread(_without_stop_iteration, job.fn, *payload, **dependencies)
     else:
         job.fn(*payload, **dependencies)
+
+
+def _without_stop_iteration(fn: Callable[..., Any], /, *payload: Any, **dependencies: Any) -> None:
+    """A future cannot carry ``StopIteration``: whoever awaits it would wait for ever."""
+    try:
+        fn(*payload, **dependencies)
+    except StopIteration as error:
+        raise RuntimeError(f"{fn.__qualname__} raised StopIteration") from error
 
 
 def _enter_span(claimed: Claimed) -> JobContext:

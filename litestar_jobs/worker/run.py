@@ -72,7 +72,7 @@ class Worker:
         self._config = config
         self._database = database
         self._sql = statements
-        self._sessions = sessions
+        self._sessions = {name: sessions[name] for plan in plans.values() for name in plan.sessions}
         self._client = client
         self._hooks = hooks
         self._lease = seconds(config.lease, "lease")
