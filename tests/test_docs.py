@@ -137,7 +137,7 @@ async def test_the_dependencies_example_fills_its_jobs_and_cleans_up(example: Ca
     async with running(news.app):
         await client_of(news).enqueue(news.send_newsletter(news.Newsletter("news", ["ada"])))
         await drained(client_of(news))
-    assert news.app.state.outbox == ["shop@example.com: news for ada, sent by a job, attempt 1", "connection closed"]
+    assert news.app.state.outbox == ["shop@example.com: news for ada, sent by a job, 1", "connection closed"]
 
 
 async def test_the_line_of_the_logging_example_names_trace_and_job(

@@ -20,18 +20,27 @@ class ClickCommands(SphinxDirective):
         above = click.Context(group, info_name=self.options["prog"])
         commands = [group.commands[name] for name in group.list_commands(above)]
         return [
-            self._section(command, above) for command in commands if not command.hidden
+            self._section(command, above)
+            for command in commands
+            if not command.hidden
         ]
 
-    def _section(self, command: click.Command, above: click.Context) -> nodes.section:
+    def _section(
+        self, command: click.Command, above: click.Context
+    ) -> nodes.section:
         context = click.Context(command, info_name=command.name, parent=above)
         section = nodes.section(ids=[nodes.make_id(context.command_path)])
         section += nodes.title("", "", nodes.literal("", context.command_path))
-        usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+        usage = " ".join(
+            [context.command_path, *command.collect_usage_pieces(context)]
+        )
         section += nodes.literal_block(usage, usage, language="text")
-        self._parse(inspect.cleandoc(command.help or "").replace("\b\n", ""), section)
+        self._parse(
+            inspect.cleandoc(command.help or "").replace("\b\n", ""), section
+        )
         records = [
-            each.get_help_record(context) for each in command.get_params(context)
+            each.get_help_record(context)
+            for each in command.get_params(context)
         ]
         options = [record for record in records if record and record[1]]
         if options:
@@ -47,7 +56,9 @@ class ClickCommands(SphinxDirective):
 
     def _parse(self, text: str, into: nodes.section) -> None:
         self.state.nested_parse(
-            StringList(text.splitlines(), source="click"), self.content_offset, into
+            StringList(text.splitlines(), source="click"),
+            self.content_offset,
+            into,
         )
 
 

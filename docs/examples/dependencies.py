@@ -47,7 +47,7 @@ async def send_letter(
     footer: NamedDependency[str],
     job: JobContext,
 ) -> None:
-    text = f"{payload.text} for {payload.reader}, {footer}, attempt {job.attempt}"
+    text = f"{payload.text} for {payload.reader}, {footer}, {job.attempt}"
     await mailer.send(text)
 
 
@@ -60,5 +60,7 @@ async def send_newsletter(payload: Newsletter, jobs: Jobs) -> None:
 app = Litestar(
     state=State({"outbox": []}),
     dependencies={"mailer": Provide(provide_mailer)},
-    plugins=[JobsPlugin(JobsConfig(dependencies={"footer": Provide(provide_footer)}))],
+    plugins=[
+        JobsPlugin(JobsConfig(dependencies={"footer": Provide(provide_footer)}))
+    ],
 )

@@ -1,6 +1,9 @@
 import os
 
-from advanced_alchemy.extensions.litestar import SQLAlchemyAsyncConfig, SQLAlchemyPlugin
+from advanced_alchemy.extensions.litestar import (
+    SQLAlchemyAsyncConfig,
+    SQLAlchemyPlugin,
+)
 from advanced_alchemy.filters import ComparisonFilter, LimitOffset, OrderBy
 from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 from advanced_alchemy.service import OffsetPagination
@@ -32,8 +35,12 @@ async def failed_jobs(
         LimitOffset(20, 20 * page),
     )
     items = [JobRow(**row.to_dict()) for row in rows]
-    return OffsetPagination(items=items, limit=20, offset=20 * page, total=total)
+    return OffsetPagination(
+        items=items, limit=20, offset=20 * page, total=total
+    )
 
 
 alchemy = SQLAlchemyAsyncConfig(connection_string=os.environ["DATABASE_URL"])
-app = Litestar([failed_jobs], plugins=[SQLAlchemyPlugin(config=alchemy), JobsPlugin()])
+app = Litestar(
+    [failed_jobs], plugins=[SQLAlchemyPlugin(config=alchemy), JobsPlugin()]
+)

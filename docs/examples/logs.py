@@ -20,8 +20,8 @@ async def ask_for_a_greeting(jobs: Jobs) -> None:
 
 
 LINE = (
-    "%(levelname)s %(name)s trace=%(trace_id)s job=%(job_id)s type=%(job_type)s "
-    "attempt=%(attempt)s | %(message)s"
+    "%(levelname)s %(name)s trace=%(trace_id)s job=%(job_id)s "
+    "type=%(job_type)s attempt=%(attempt)s | %(message)s"
 )
 
 app = Litestar(

@@ -24,9 +24,13 @@ async def enqueue_some(jobs: JobsClient) -> list[UUID]:
     return [
         await jobs.enqueue(write_report(report)),
         await jobs.enqueue(write_report(report, priority=-5)),  # before others
-        await jobs.enqueue(write_report(report, delay=60)),  # seconds, or a timedelta
+        await jobs.enqueue(
+            write_report(report, delay=60)
+        ),  # seconds, or a timedelta
         await jobs.enqueue(write_report(report, run_at=tomorrow)),  # aware
         await jobs.enqueue(write_report(report, queue="urgent", max_retries=0)),
         # In one transaction:
-        *await jobs.enqueue_many([tidy_up(), tidy_up(delay=timedelta(hours=1))]),
+        *await jobs.enqueue_many(
+            [tidy_up(), tidy_up(delay=timedelta(hours=1))]
+        ),
     ]

@@ -19,7 +19,9 @@ async def send_welcome_email(payload: WelcomeEmail) -> None:
 
 
 @post("/users")
-async def create_user(data: JSONBody[WelcomeEmail], jobs: Jobs) -> dict[str, str]:
+async def create_user(
+    data: JSONBody[WelcomeEmail], jobs: Jobs
+) -> dict[str, str]:
     job_id = await jobs.enqueue(send_welcome_email(data))
     return {"job": str(job_id)}
 

@@ -19,7 +19,9 @@ class CardDeclined(Exception):
     """Trying again would not help."""
 
 
-@job(max_retries=10, retry=Exponential(base=2, factor=3, cap=timedelta(hours=1)))
+@job(
+    max_retries=10, retry=Exponential(base=2, factor=3, cap=timedelta(hours=1))
+)
 async def notify_warehouse(payload: Order) -> None: ...
 
 

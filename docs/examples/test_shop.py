@@ -13,7 +13,9 @@ async def test_the_job_alone() -> None:
 
 def test_what_is_asked_for() -> None:
     # Calling a job touches no database either.
-    request = send_welcome_email(WelcomeEmail(email="ada@example.com"), delay=60)
+    request = send_welcome_email(
+        WelcomeEmail(email="ada@example.com"), delay=60
+    )
     assert (request.job_type, request.queue, request.delay) == (
         "send_welcome_email",
         "emails",

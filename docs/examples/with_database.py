@@ -36,8 +36,8 @@ class WelcomeEmail(Struct):
 async def send_welcome_email(
     payload: WelcomeEmail, db_session: NamedDependency[AsyncSession]
 ) -> None:
-    # The session is the job's own. It is committed when this function returns, and the
-    # job is finished in the same transaction: both are in the database, or neither is.
+    # The session is the job's own. It is committed when this function returns,
+    # and the job is finished in the same transaction: both or neither.
     await db_session.execute(
         update(User).where(User.email == payload.email).values(welcomed=True)
     )
@@ -45,7 +45,9 @@ async def send_welcome_email(
 
 @post("/users")
 async def create_user(
-    data: JSONBody[NewUser], db_session: NamedDependency[AsyncSession], jobs: Jobs
+    data: JSONBody[NewUser],
+    db_session: NamedDependency[AsyncSession],
+    jobs: Jobs,
 ) -> dict[str, str]:
     db_session.add(User(email=data.email))
     welcome = send_welcome_email(WelcomeEmail(email=data.email))
@@ -59,4 +61,6 @@ async def create_user(
 alchemy = SQLAlchemyAsyncConfig(
     connection_string=os.environ["DATABASE_URL"], create_all=True
 )
-app = Litestar([create_user], plugins=[SQLAlchemyPlugin(config=alchemy), JobsPlugin()])
+app = Litestar(
+    [create_user], plugins=[SQLAlchemyPlugin(config=alchemy), JobsPlugin()]
+)
