@@ -23,18 +23,19 @@ PIPED = 200
 
 
 def print_line(*parts: str | tuple[str, str], indent: int = 0) -> None:
-    """One line, of texts and of (text, style) pairs. A pipe gets it whole, a terminal wrapped and indented."""
+    """Texts and (text, style) pairs in a row. A terminal gets them wrapped, a pipe does not."""
     console = _console()
-    line = Text.assemble(*(_plain(part) if isinstance(part, str) else (_plain(part[0]), part[1]) for part in parts))
+    pairs = [(part, "") if isinstance(part, str) else part for part in parts]
     if console.is_terminal:
+        line = Text.assemble(*((_plain(text), style) for text, style in pairs))
         console.print(Padding(line, (0, 0, 0, indent), expand=False))
     else:
-        console.print(Text(" " * indent) + line, soft_wrap=True)
+        print_text("".join(text for text, _ in pairs), indent=indent)
 
 
 def print_text(text: str, *, indent: int = 0, style: str = "") -> None:
-    """Some lines as they are, such as a traceback: none is wrapped, so that they can be copied."""
-    lines = "\n".join(" " * indent + line for line in _plain(text).splitlines())
+    """Some lines as they are, such as a traceback or a command: none is wrapped, so that they can be copied."""
+    lines = "\n".join(" " * indent + line for line in _plain(text).split("\n"))
     _console().print(Text(lines, style=style), soft_wrap=True)
 
 

@@ -95,13 +95,13 @@ def _print_story(story: Story) -> None:
     print_line("payload", indent=2)
     print_text(msgspec.json.format(msgspec.json.encode(job.payload), indent=2).decode(), indent=4)
     for failure in story.failures:
-        print_line()
+        print_text("")
         print_line((f"Attempt {failure.attempt} failed", "red"), f", {moment(failure.failed_at)}", indent=2)
-        print_text(f"{failure.error_type}: {failure.message}", indent=4)
+        print_line(f"{failure.error_type}: {failure.message}", indent=4)
         if failure.traceback:
-            print_text(failure.traceback, indent=4, style="dim")
-    print_line()
-    print_line(("Next  ", "bold"), story.next)
+            print_text(failure.traceback.rstrip("\n"), indent=4, style="dim")
+    print_text("")
+    print_text(f"Next  {story.next}")
 
 
 def _field(name: str, value: str | None, style: str = "") -> None:
