@@ -76,8 +76,9 @@ class JobsConfig:
     def __post_init__(self) -> None:
         with _as_configuration("JobsConfig"):
             _check_dsn(self.dsn)
-            Statements(self.schema)
-            _check_list(self.jobs, "jobs", "functions decorated with @job")
+            _check_schema(self.schema)
+            if self.jobs is not None:
+                _check_list(self.jobs, "jobs", "functions decorated with @job")
             _check_worker(self.worker)
             _check_dependencies(self.dependencies)
             if self.migrate not in MIGRATE:
@@ -95,12 +96,12 @@ def _as_configuration(what: str) -> Generator[None]:
     """Settings have the same checks as definitions, but are errors of configuration."""
     try:
         yield
-    except DefinitionError as error:
+    except (DefinitionError, ConfigurationError) as error:
         raise ConfigurationError(f"{what}: {error}") from None
 
 
 def _check_list(value: object, setting: str, of: str) -> None:
-    if value is not None and (isinstance(value, str) or not isinstance(value, Iterable)):
+    if isinstance(value, str) or not isinstance(value, Iterable):
         raise DefinitionError(f"{setting} must be a list of {of}, not {value!r}")
 
 
@@ -115,6 +116,12 @@ def _check_queues(queues: Sequence[str]) -> None:
 def _check_dsn(dsn: object) -> None:
     if dsn is not None and (not isinstance(dsn, str) or not dsn):
         raise DefinitionError("dsn must be text such as postgresql://user@host/name, or None to look elsewhere for it")
+
+
+def _check_schema(schema: object) -> None:
+    if not isinstance(schema, str):
+        raise DefinitionError(f"the schema must be a plain lower-case name, not {schema!r}")
+    Statements(schema)
 
 
 def _check_worker(worker: object) -> None:

@@ -180,9 +180,8 @@ def test_an_endless_recursion_is_kept_in_few_lines() -> None:
     def again() -> None:
         again()
 
-    try:
+    with pytest.raises(RecursionError) as caught:
         again()
-    except RecursionError as error:
-        kept = Failure.of(error)
+    kept = Failure.of(caught.value)
     assert kept.error_type == "RecursionError"
     assert len(kept.traceback or "") <= MAX_TRACEBACK

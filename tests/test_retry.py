@@ -1,7 +1,7 @@
 """Retry policies, as tables of rows: without a clock, without a database."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -78,17 +78,20 @@ def test_jobs_that_failed_together_do_not_come_back_together() -> None:
         (lambda: Exponential(base=float("nan")), r"Exponential\(base=...\) must lie between"),
         (lambda: Exponential(base=float("inf")), r"Exponential\(base=...\) must lie between"),
         (lambda: Exponential(base=10**400), r"Exponential\(base=...\) must lie between"),
-        (lambda: Exponential(base="1"), r"Exponential\(base=...\) must be a number of seconds or a timedelta, not '1'"),
+        (
+            lambda: Exponential(base=cast("float", "1")),
+            r"Exponential\(base=...\) must be a number of seconds or a timedelta, not '1'",
+        ),
         (lambda: Exponential(base=True), r"Exponential\(base=...\) must be a number of seconds"),
         (lambda: Exponential(cap=timedelta(seconds=-1)), r"Exponential\(cap=...\) must lie between"),
-        (lambda: Exponential(cap=None), r"Exponential\(cap=...\) must be a number of seconds"),
+        (lambda: Exponential(cap=cast("float", None)), r"Exponential\(cap=...\) must be a number of seconds"),
         (lambda: Exponential(factor=0.5), r"Exponential\(factor=...\) must be a number from 1 to 1000, not 0.5"),
         (lambda: Exponential(factor=1001), r"Exponential\(factor=...\) must be a number from 1 to 1000"),
         (lambda: Exponential(factor=float("nan")), r"Exponential\(factor=...\) must be a number from 1 to 1000"),
-        (lambda: Exponential(factor="2"), r"Exponential\(factor=...\) must be a number from 1 to 1000"),
+        (lambda: Exponential(factor=cast("float", "2")), r"Exponential\(factor=...\) must be a number from 1 to 1000"),
         (lambda: Exponential(factor=True), r"Exponential\(factor=...\) must be a number from 1 to 1000"),
         (lambda: Fixed(-1), r"Fixed\(delay=...\) must lie between"),
-        (lambda: Fixed(None), r"Fixed\(delay=...\) must be a number of seconds"),
+        (lambda: Fixed(cast("float", None)), r"Fixed\(delay=...\) must be a number of seconds"),
     ],
 )
 def test_a_policy_refuses_nonsense_when_it_is_made(make: Any, says: str) -> None:

@@ -18,6 +18,7 @@ WITH dead AS (
     SELECT gone.*, job.priority, job.job_type, job.trace_id, gone.attempt > job.max_retries AS was_last,
            COALESCE(gone.deadline < statement_timestamp() - make_interval(secs => $1::float8), false) AS overdue
       FROM gone JOIN litestar_jobs.job USING (id)
+     WHERE job.id = ANY (ARRAY(SELECT id FROM gone))
 ), noted AS (
     INSERT INTO litestar_jobs.failure (id, attempt, failed_at, error_type, message)
     SELECT id, attempt, statement_timestamp(),

@@ -3,6 +3,7 @@
 -- again, 'release' does not count it · $4 delays in seconds of these two · $5 error types (NULL: nothing failed)
 -- $6 messages · $7 tracebacks · $8 channel to notify of jobs that may run at once.
 -- Answers the ids that moved; the others had lost their lease.
+-- job.id = ANY(ARRAY(...)): by the primary key, whatever the statistics say, as in claim.sql.
 WITH outcome AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::float8[], $5::text[], $6::text[], $7::text[])
                AS o(id, token, verdict, delay, error_type, message, traceback)
@@ -24,7 +25,7 @@ WITH outcome AS MATERIALIZED (
            statement_timestamp() + make_interval(secs => settled.delay) AS run_at,
            CASE verdict WHEN 'retry' THEN attempt ELSE attempt - 1 END AS attempts
       FROM settled JOIN litestar_jobs.job USING (id)
-     WHERE verdict IN ('retry', 'release')
+     WHERE verdict IN ('retry', 'release') AND job.id = ANY (ARRAY(SELECT id FROM settled))
 ), later AS (
     INSERT INTO litestar_jobs.scheduled (id, queue, priority, run_at, attempts)
     SELECT id, queue, priority, run_at, attempts FROM again WHERE waits

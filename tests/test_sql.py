@@ -1,0 +1,233 @@
+"""Statements: each a file with its contract on top, one statement, known to one place, and by an index.
+
+Plans are looked at in the worst moments: behind a large backlog of which the statistics know nothing, or the wrong
+thing, with the settings of our connections and without them (a pooler may refuse them, and in a user's transaction
+they are the user's).
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+import litestar_jobs
+from litestar_jobs import migrate
+from litestar_jobs.database import SETTINGS, Database, Link
+from litestar_jobs.errors import ConfigurationError
+from litestar_jobs.store import Statements
+
+ROOT = Path(litestar_jobs.__file__).parent
+FILES = sorted(path.stem for path in ROOT.joinpath("sql").glob("*.sql"))
+SQL = Statements("litestar_jobs")
+SEVERAL_CALLERS = {
+    "enqueue": 3,  # alone, in the caller's transaction, and many at once
+    "complete": 2,  # a batch of the finisher's, and in the job's own transaction
+}
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+def without_comments(sql: str) -> str:
+    return re.sub(r"--.*", "", sql)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_statement_begins_with_its_contract(name: str) -> None:
+    contract = re.match(r"(?:--.*\n)+", SQL[name])
+    assert contract is not None
+    parameters = set(re.findall(r"\$\d+", without_comments(SQL[name])))
+    assert parameters <= set(re.findall(r"\$\d+", contract[0])), "each $n is explained"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_statement_is_one(name: str) -> None:
+    assert ";" not in without_comments(SQL[name])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_statement_has_one_caller(name: str) -> None:
+    source = "".join(path.read_text() for path in ROOT.rglob("*.py"))
+    assert len(re.findall(rf'(?:sql|statements)\["{name}"\]', source)) == SEVERAL_CALLERS.get(name, 1)
+
+
+async def test_every_statement_fits_the_migrated_schema(connection: Connection) -> None:
+    for name in FILES:
+        await connection.prepare(SQL[name])
+
+
+@pytest.mark.parametrize("schema", ["other_jobs", "order", "litestar_jobs_2"])
+async def test_another_schema_takes_the_place_of_ours(empty_dsn: str, schema: str) -> None:
+    link = Link(Database(empty_dsn))
+    await migrate.upgrade(link, schema)
+    await link.close()
+    connection = await asyncpg.connect(empty_dsn)
+    for name in FILES:
+        await connection.prepare(Statements(schema)[name])
+    assert await connection.fetchval("SELECT to_regnamespace('litestar_jobs')") is None
+    await connection.close()
+
+
+@pytest.mark.parametrize("schema", ["", "Jobs", "a.b", 'a"b', "a b", "a;b", "1a", "a" * 52, "pg_a", "ä", "a\n"])
+def test_a_schema_has_a_plain_name(schema: str) -> None:
+    with pytest.raises(ConfigurationError, match="the schema must be a plain lower-case name"):
+        Statements(schema)
+
+
+# Plans.
+
+WORKER, NOW = UUID(int=1), datetime(2030, 1, 1, tzinfo=UTC)
+SOME = [UUID(int=number) for number in range(1, 51)]
+COUNT = len(SOME)
+
+HOT: dict[str, tuple[Any, ...]] = {
+    "claim": (["a", "b"], [50, 50], [0, 0], [NOW, NOW], SOME[:2], WORKER, "{}"),
+    "complete": (SOME, list(range(COUNT))),
+    "settle": (
+        SOME,
+        list(range(COUNT)),
+        ["retry", "failed"] * (COUNT // 2),
+        [1.0] * COUNT,
+        ["E"] * COUNT,
+        ["m"] * COUNT,
+        ["t"] * COUNT,
+        "channel",
+    ),
+    "enqueue": (
+        SOME,
+        ["a"] * COUNT,
+        ["t"] * COUNT,
+        ["{}"] * COUNT,
+        [0] * COUNT,
+        [3] * COUNT,
+        ["trace"] * COUNT,
+        [None] * COUNT,
+        [None] * COUNT,
+        [0.0] * COUNT,
+        "channel",
+    ),
+    "promote": (100, "channel"),
+    "renew": (WORKER, 15.0),
+}
+
+IN_A_USERS_TRANSACTION = {
+    "enqueue": tuple([column[0]] if isinstance(column, list) else None for column in HOT["enqueue"]),
+    "complete": ([SOME[0]], [1]),
+}
+
+CROWD = """
+CREATE TABLE crowd AS SELECT gen_random_uuid() AS id, n, n % 8 AS kind FROM generate_series(1, 160000) AS n;
+INSERT INTO litestar_jobs.job (id, run_at, created_at, max_retries, priority, queue, job_type, payload)
+SELECT id, now(), now(), 3, 0, 'a', 't', '{}' FROM crowd;
+INSERT INTO litestar_jobs.ready (id, run_at, priority, attempts, queue)
+SELECT id, now(), 0, 0, 'a' FROM crowd WHERE kind > 2;
+INSERT INTO litestar_jobs.scheduled (id, run_at, priority, attempts, queue)
+SELECT id, now() + interval '1 hour', 0, 0, 'a' FROM crowd WHERE kind = 0;
+INSERT INTO litestar_jobs.running (id, token, started_at, worker_id, attempt, queue)
+SELECT id, n, now(), gen_random_uuid(), 1, 'a' FROM crowd WHERE kind = 1;
+INSERT INTO litestar_jobs.finished (id, started_at, finished_at, attempts, status)
+SELECT id, now(), now(), 1, 'completed' FROM crowd WHERE kind = 2;
+"""
+TABLES = ("job", "ready", "scheduled", "running", "finished", "failure", "worker")
+NO_AUTOVACUUM = ";".join(f"ALTER TABLE litestar_jobs.{table} SET (autovacuum_enabled = false)" for table in TABLES)
+LIE = """
+UPDATE pg_class SET reltuples = {rows}, relpages = {pages}
+ WHERE relnamespace = 'litestar_jobs'::regnamespace AND relkind IN ('r', 'i')
+"""
+WORLDS = {
+    "empty": NO_AUTOVACUUM,
+    "empty and analyzed": "ANALYZE",
+    "a backlog, analyzed while empty": CROWD,
+    "a backlog, as if never analyzed": LIE.format(rows=-1, pages=0),
+    "a backlog, statistics of nearly nothing": LIE.format(rows=1, pages=1),
+    "a backlog, statistics of far too much": LIE.format(rows=1e8, pages=1_000_000),
+    "a backlog, analyzed": "ANALYZE",
+}
+"""One after the other, in one database."""
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from nodes(inner)
+
+
+def plan_of(explained: list[Any]) -> list[dict[str, Any]]:
+    return list(nodes(json.loads(explained[0][0])[0]["Plan"]))
+
+
+async def custom_plan(connection: Connection, name: str, arguments: tuple[Any, ...]) -> list[dict[str, Any]]:
+    """The plan for these arguments."""
+    return plan_of(await connection.fetch(f"EXPLAIN (FORMAT JSON) {SQL[name]}", *arguments))
+
+
+async def keep_generic_plan(connection: Connection, name: str) -> None:
+    """Make the plan for any arguments now, for this connection to keep."""
+    await connection.execute(f"SET plan_cache_mode = force_generic_plan; PREPARE kept_{name} AS {SQL[name]}")
+    await generic_plan(connection, name)
+
+
+async def generic_plan(connection: Connection, name: str) -> list[dict[str, Any]]:
+    nothing = ", ".join(["NULL"] * len(HOT[name]))
+    return plan_of(await connection.fetch(f"EXPLAIN (FORMAT JSON) EXECUTE kept_{name} ({nothing})"))
+
+
+def read_whole(plan: list[dict[str, Any]]) -> set[str]:
+    """The tables and indexes that are read from beginning to end."""
+    return {
+        node.get("Relation Name") or node["Index Name"]
+        for node in plan
+        if node["Node Type"] == "Seq Scan" or ("Index Name" in node and "Index Cond" not in node)
+    }
+
+
+@pytest.fixture
+async def ours(dsn: str) -> AsyncIterator[Connection]:
+    """A connection with our settings."""
+    opened = await asyncpg.connect(dsn, server_settings=SETTINGS)
+    yield opened
+    await opened.close()
+
+
+async def test_our_connections_never_read_a_table_whole_whatever_the_statistics_say(
+    ours: Connection, connection: Connection
+) -> None:
+    for world, script in WORLDS.items():
+        await connection.execute(script)
+        for name, arguments in HOT.items():
+            await keep_generic_plan(ours, name)
+            assert (world, name, read_whole(await custom_plan(ours, name, arguments))) == (world, name, set())
+            assert (world, name, read_whole(await generic_plan(ours, name))) == (world, name, set())
+            await ours.execute(f"DEALLOCATE kept_{name}")
+
+
+async def test_a_plan_made_while_the_tables_were_empty_is_good_behind_a_backlog(
+    ours: Connection, connection: Connection
+) -> None:
+    await connection.execute(f"{NO_AUTOVACUUM}; ANALYZE")
+    for name in HOT:
+        await keep_generic_plan(ours, name)
+    await connection.execute(CROWD)
+    assert {name: read_whole(await generic_plan(ours, name)) for name in HOT} == {name: set() for name in HOT}
+
+
+async def test_what_runs_in_a_users_transaction_does_not_need_our_settings(connection: Connection) -> None:
+    for world, script in WORLDS.items():
+        await connection.execute(script)
+        for name, arguments in IN_A_USERS_TRANSACTION.items():
+            whole = read_whole(await custom_plan(connection, name, arguments))
+            assert (world, name, whole) == (world, name, set()) or world.startswith("empty")
+
+
+async def test_a_claim_reads_ready_in_its_order(ours: Connection, connection: Connection) -> None:
+    for script in (NO_AUTOVACUUM, "ANALYZE", WORLDS["a backlog, statistics of far too much"]):
+        await connection.execute(script)
+        plan = await custom_plan(ours, "claim", HOT["claim"])
+        (reading,) = [node for node in plan if node["Node Type"] == "LockRows"]
+        assert [node["Node Type"] for node in nodes(reading)] == ["LockRows", "Index Scan"]
+        assert reading["Plans"][0]["Index Name"] == "ready_order"
