@@ -146,9 +146,12 @@ def _description(requests: Sequence[JobRequest], ids: Sequence[UUID]) -> tuple[s
 
 
 def _record(span: Span, error: BaseException) -> None:
-    span.record_exception(error)
-    span.set_attribute("error.type", _type_of(error))
-    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+    try:
+        span.set_attribute("error.type", _type_of(error))
+        span.record_exception(error)
+        span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+    except Exception:
+        logger.exception("OpenTelemetry raised when it was told of a %s", type(error).__name__)
 
 
 def _type_of(error: BaseException) -> str:

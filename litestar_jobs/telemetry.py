@@ -16,6 +16,7 @@ from litestar_jobs.outcome import Outcome
 from litestar_jobs.request import JobRequest
 
 __all__ = (
+    "NOBODY",
     "AttemptAbandoned",
     "AttemptEnded",
     "AttemptStarted",

@@ -279,10 +279,12 @@ async def test_a_worker_finds_its_factory_gone_and_brings_it_back(dsn: str, line
     instrumentor = LoggingInstrumentor()
     instrumentor.instrument(inject_trace_context=True, enable_log_auto_instrumentation=False)
     plugin = JobsPlugin(JobsConfig(dsn=dsn, jobs=[says_in_a_thread]))
-    app = Litestar(plugins=[plugin], logging_config=None)
-    instrumentor.uninstrument()
-    assert logging.getLogRecordFactory() is logging.LogRecord
-    async with running(app):
+
+    def uninstrument() -> None:
+        instrumentor.uninstrument()
+        assert logging.getLogRecordFactory() is logging.LogRecord
+
+    async with running(Litestar(plugins=[plugin], on_startup=[uninstrument], logging_config=None)):
         row = await ended(plugin.client, await plugin.client.enqueue(says_in_a_thread()))
     assert lines == [f"b|-|{row.id}|says_in_a_thread|logs|1"]
 

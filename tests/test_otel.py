@@ -297,6 +297,26 @@ async def test_what_is_no_exception_but_fails_a_job_is_an_error_too(dsn: str, sp
     assert attributes_of(consumer)["error.type"] == "SystemExit"
 
 
+async def test_an_error_that_cannot_be_printed_fails_its_job_and_nothing_else(
+    dsn: str, spans: InMemorySpanExporter
+) -> None:
+    class Unprintable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    @job(queue="orders", retry=Never())
+    async def raises() -> None:
+        raise Unprintable
+
+    plugin = plugin_for(dsn, [raises], worker=WorkerConfig(concurrency=1))
+    async with running(app_with(plugin)):
+        for _ in range(2):
+            row = await ended(plugin.client, await plugin.client.enqueue(raises()))
+            assert row.status.value == "failed"
+    for consumer in of_kind(spans, SpanKind.CONSUMER):
+        assert attributes_of(consumer)["error.type"].endswith("Unprintable")
+
+
 async def test_tracing_that_breaks_does_not_break_the_job(
     dsn: str, spans: InMemorySpanExporter, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
