@@ -1,6 +1,10 @@
--- How long the oldest job of each queue has been able to run: the number to alert on.
-SELECT queue, count(*) AS waiting, now() - min(run_at) AS oldest
-  FROM litestar_jobs.ready GROUP BY queue;
+-- How long the oldest job of each queue has been due: the number to alert on.
+-- Without a live worker, jobs stay in scheduled although their time has come.
+SELECT queue, count(*) AS due, now() - min(run_at) AS oldest
+  FROM (SELECT queue, run_at FROM litestar_jobs.ready
+        UNION ALL
+        SELECT queue, run_at FROM litestar_jobs.scheduled WHERE run_at <= now()) AS waiting
+ GROUP BY queue;
 
 -- What runs, where, and since when.
 SELECT j.job_type, r.queue, r.attempt, now() - r.started_at AS running_for, w.hostname, w.pid
