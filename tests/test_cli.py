@@ -370,3 +370,9 @@ async def test_without_tables_the_remedy_is_named(bare: Litestar_) -> None:
         result = await bare(*arguments)
         assert result.exit_code == 1
         assert "Run `litestar jobs upgrade`" in printed(result)
+
+
+async def test_a_worker_for_a_queue_that_cannot_be_does_not_start(jobs: Litestar_) -> None:
+    result = await jobs("worker", "--queue", "a\tb")
+    assert result.exit_code == 1
+    assert "a queue's name must not contain control characters" in printed(result)

@@ -152,11 +152,9 @@ async def test_a_thread_that_cannot_be_interrupted_does_not_keep_the_process(
 
 
 async def test_what_keeps_it_from_starting_is_an_error_without_a_traceback(start: Start, tmp_path: Path) -> None:
-    unreachable = await start(LITESTAR_JOBS_DSN=f"postgresql:///name?host={tmp_path}")
-    bad_queue = await start("--queue", "a\tb")
-    for process, message in ((unreachable, "PostgreSQL cannot be reached"), (bad_queue, "control characters")):
-        stdout, stderr = await process.communicate()
-        assert process.returncode == 1
-        assert message in stderr.decode()
-        assert "Traceback" not in stderr.decode()
-        assert stdout == b""
+    process = await start(LITESTAR_JOBS_DSN=f"postgresql:///name?host={tmp_path}")
+    stdout, stderr = await process.communicate()
+    assert process.returncode == 1
+    assert "PostgreSQL cannot be reached" in stderr.decode()
+    assert "Traceback" not in stderr.decode()
+    assert stdout == b""
