@@ -5,6 +5,7 @@ back, which is a round trip for every statement.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeAlias
@@ -60,6 +61,9 @@ CONNECT_TIMEOUT = 10.0
 COMMAND_TIMEOUT = 60.0
 """Seconds after which a statement is given up: long for any statement of ours, short for a connection that is dead."""
 
+HOSTS = re.compile(r"((\[[^\[\]]*\]|[^\[\]:,]*)(:\d*)?)(,(\[[^\[\]]*\]|[^\[\]:,]*)(:\d*)?)*")
+"""One or more hosts with or without a port. A password that is not encoded looks like a host with a strange port."""
+
 SETTINGS = {
     "application_name": "litestar_jobs",
     # The tables turn over wholly, so a plan made while one was empty must not read it whole for ever after.
@@ -90,13 +94,18 @@ class Database:
 
     def __init__(self, dsn: str, **connect: Any) -> None:
         """``connect`` are further arguments for :func:`asyncpg.connect`, such as ``ssl``."""
-        scheme = dsn.partition("://")[0]
-        if scheme.partition("+")[0] not in {"postgresql", "postgres"}:
+        scheme, separator, _ = dsn.partition("://")
+        if not separator or scheme.partition("+")[0] not in {"postgresql", "postgres"}:
             raise ConfigurationError(
-                f"litestar-jobs needs PostgreSQL, but the database is {scheme if '://' in dsn else 'not a URL'}. "
+                f"litestar-jobs needs PostgreSQL, but the database is {scheme if separator else 'not a URL'}. "
                 "Give a DSN that begins with postgresql://, for example JobsConfig(dsn='postgresql://user@host/name')."
             )
         self._dsn = "postgresql" + dsn[len(scheme) :]
+        if not HOSTS.fullmatch(urlsplit(self._dsn).netloc.rpartition("@")[2]):
+            raise ConfigurationError(
+                "the DSN of the jobs' database cannot be read: what stands where the host should be is none. Special "
+                "characters in a password, such as / # ? @, must be percent-encoded: urllib.parse.quote(password, '')."
+            )
         self._connect = connect
 
     def __repr__(self) -> str:

@@ -3,7 +3,9 @@
 The server is the embedded one, or the one that ``LITESTAR_JOBS_TEST_DSN`` names.
 """
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -33,8 +35,9 @@ def server_dsn() -> Iterator[str]:
     if given := os.environ.get("LITESTAR_JOBS_TEST_DSN"):
         yield given
         return
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
-        yield embedded_dsn(Path(directory) / "postgres")
+    directory = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)  # runs after the server was stopped, also at exit
+    yield embedded_dsn(directory / "postgres")
 
 
 @pytest.fixture(scope="session")
