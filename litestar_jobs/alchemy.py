@@ -7,7 +7,7 @@ transaction lazily, with its own first statement, and what bypasses it stays aft
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from advanced_alchemy.extensions.litestar import SQLAlchemyAsyncConfig, SQLAlchemyInitPlugin, SQLAlchemySyncConfig
 from litestar.concurrency import sync_to_thread
@@ -72,22 +72,22 @@ def is_sqlalchemy(connection: object) -> bool:
     )
 
 
-async def execute_in_session(connection: object, sql: str, arguments: Sequence[Any], committed: Committed) -> None:
+async def execute_in_session(connection: Any, sql: str, arguments: Sequence[Any], committed: Committed) -> None:
     """Run a statement inside the session's or the connection's transaction, and call ``committed`` when it commits."""
-    if isinstance(connection, async_scoped_session | scoped_session):
-        connection = connection()
-    match connection:
+    is_scoped = isinstance(connection, async_scoped_session | scoped_session)
+    own = cast("object", connection() if is_scoped else connection)
+    match own:
         case AsyncSession():
-            await connection.run_sync(_in_session, sql, arguments, committed)
+            await own.run_sync(_in_session, sql, arguments, committed)
         case Session():
-            _in_session(connection, sql, arguments, committed)
+            _in_session(own, sql, arguments, committed)
         case AsyncConnection():
-            await connection.run_sync(_in_connection, sql, arguments, committed)
+            await own.run_sync(_in_connection, sql, arguments, committed)
         case Connection():
-            _in_connection(connection, sql, arguments, committed)
+            _in_connection(own, sql, arguments, committed)
         case _:
             raise ConnectionRefused(
-                f"enqueue_with was given SQLAlchemy's {type(connection).__qualname__}, which is in no transaction. "
+                f"enqueue_with was given SQLAlchemy's {type(own).__qualname__}, which is in no transaction. "
                 "Give it the session or connection that your own writes use."
             )
 
@@ -239,12 +239,15 @@ def database_of(config: AlchemyConfig) -> Database:
 
 def _listed(value: Any) -> str:
     """Several hosts are one list in a URL."""
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    several = cast("Iterable[object]", value) if isinstance(value, list | tuple) else (value,)
+    return ",".join(map(str, several))
 
 
 def _connect_args(config: AlchemyConfig) -> Mapping[str, Any]:
-    given = getattr(config.engine_config, "connect_args", None)
-    return given if isinstance(given, Mapping) else {}
+    given: Any = getattr(config.engine_config, "connect_args", None)
+    return (
+        cast("dict[str, Any]", given) if isinstance(given, dict) else {}
+    )  # advanced-alchemy's word for nothing is a class
 
 
 def url_of(config: AlchemyConfig) -> str:

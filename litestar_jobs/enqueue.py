@@ -153,7 +153,7 @@ class JobsClient:
         self._in_loop()
         return self._store
 
-    def _check(self, request: JobRequest) -> None:
+    def _check(self, request: object) -> None:
         if not isinstance(request, JobRequest):
             raise EnqueueError(
                 f"{request!r} is not a job request. Call the job with its payload: jobs.enqueue(my_job(payload))."

@@ -5,7 +5,7 @@ never fails its neighbours.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
 from typing import TypeAlias
@@ -120,7 +120,7 @@ def explained(error: BaseException, job_id: UUID) -> BaseException:
 
 
 @contextmanager
-def translated(job_id: UUID) -> Iterator[None]:
+def translated(job_id: UUID) -> Generator[None]:
     """Raise what a failure means in place of the failure."""
     try:
         yield

@@ -34,9 +34,11 @@ class JobSession(Protocol):
 
     def in_transaction(self) -> bool:
         """Whether it has begun to read or write."""
+        ...
 
     async def execute(self, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
         """Run a statement of ours in its transaction; the rows that it answers."""
+        ...
 
     async def commit(self) -> None:
         """Make the job's writes last."""
