@@ -2,13 +2,20 @@
 
 from collections.abc import Callable
 
-from litestar.datastructures import Headers
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from litestar_jobs.logs import bind_structlog, reset_structlog
-from litestar_jobs.trace import accept, carrier_of, current_carrier, current_trace_id, new_trace_id, trace_id_of
+from litestar_jobs.trace import (
+    CARRIER_HEADERS,
+    accept,
+    carrier_of,
+    current_carrier,
+    current_trace_id,
+    new_trace_id,
+    trace_id_of,
+)
 
 __all__ = ("TraceMiddleware",)
 
@@ -27,14 +34,10 @@ class TraceMiddleware(ASGIMiddleware):
     def __init__(self, header: str, span_trace_id: Callable[[], str | None]) -> None:
         self._header = header.lower()
         self._span_trace_id = span_trace_id
+        self._wanted = {name.encode(): name for name in (*CARRIER_HEADERS, self._header, COMMON_HEADER)}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        headers = Headers.from_scope(scope)
-
-        def header(name: str) -> str | None:
-            # A header that comes twice is a list; as an id that is not valid.
-            return ", ".join(headers.getall(name, [])) or None
-
+        header = self._given(scope).get
         trace_id = (
             self._span_trace_id()
             or trace_id_of(header("traceparent"))
@@ -60,3 +63,13 @@ class TraceMiddleware(ASGIMiddleware):
             reset_structlog(structlog_tokens)
             current_carrier.reset(carrier_token)
             current_trace_id.reset(id_token)
+
+    def _given(self, scope: Scope) -> dict[str, str]:
+        """The headers that matter here. One that comes twice is a list, which as an id is not valid."""
+        given: dict[str, str] = {}
+        for raw_name, raw_value in scope["headers"]:
+            name = self._wanted.get(raw_name.lower())
+            if name is not None:
+                value = raw_value.decode("latin-1")
+                given[name] = f"{given[name]}, {value}" if name in given else value
+        return given

@@ -8,7 +8,15 @@ import secrets
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 
-__all__ = ("accept", "carrier_of", "current_carrier", "current_trace_id", "new_trace_id", "trace_id_of")
+__all__ = (
+    "CARRIER_HEADERS",
+    "accept",
+    "carrier_of",
+    "current_carrier",
+    "current_trace_id",
+    "new_trace_id",
+    "trace_id_of",
+)
 
 current_trace_id: ContextVar[str | None] = ContextVar("litestar_jobs_trace_id", default=None)
 """The trace id of the request or the job that runs in this context."""
@@ -16,6 +24,7 @@ current_trace_id: ContextVar[str | None] = ContextVar("litestar_jobs_trace_id", 
 current_carrier: ContextVar[Mapping[str, str] | None] = ContextVar("litestar_jobs_carrier", default=None)
 """W3C headers (``traceparent``, ``tracestate``, ``baggage``) of the request or the job in this context."""
 
+CARRIER_HEADERS = ("traceparent", "tracestate", "baggage")
 MAX_TRACESTATE, MAX_BAGGAGE = 512, 8192
 """What the W3C asks everybody to pass on; longer ones are dropped whole."""
 
