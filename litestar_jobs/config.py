@@ -80,7 +80,7 @@ class JobsConfig:
             if self.jobs is not None:
                 _check_list(self.jobs, "jobs", "functions decorated with @job")
             _check_worker(self.worker)
-            _check_dependencies(self.dependencies)
+            _check_dependencies(self.dependencies, ("job", "state", self.dependency_key))
             if self.migrate not in MIGRATE:
                 raise DefinitionError(f"migrate must be one of {', '.join(MIGRATE)}, not {self.migrate!r}")
             _check_header(self.trace_header)
@@ -131,12 +131,14 @@ def _check_worker(worker: object) -> None:
         )
 
 
-def _check_dependencies(dependencies: object) -> None:
+def _check_dependencies(dependencies: object, taken: Sequence[str]) -> None:
     if not isinstance(dependencies, Mapping):
         raise DefinitionError(f"dependencies must be a dict of names and litestar.di.Provide, not {dependencies!r}")
     for name, provide in cast("Mapping[object, object]", dependencies).items():
         if not isinstance(provide, Provide):
             raise DefinitionError(f"dependencies[{name!r}] must be a litestar.di.Provide, not {provide!r}")
+        if name in taken:
+            raise DefinitionError(f"dependencies[{name!r}] would never be used: every job has its own {name!r}")
 
 
 def _check_header(name: object) -> None:

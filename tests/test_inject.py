@@ -559,5 +559,11 @@ def test_an_applications_own_dependency_named_job_is_not_mixed_up_with_the_conte
     assert "another name" in message
 
 
+@pytest.mark.parametrize("name", ["job", "state", "queue_client"])
+def test_a_dependency_of_jobs_that_would_never_be_used_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"every job has its own '{name}'"):
+        JobsConfig(dependencies={name: Provide(provide_base)}, dependency_key="queue_client")
+
+
 def test_an_application_without_a_worker_plans_nothing() -> None:
     Litestar(plugins=[JobsPlugin(JobsConfig(dsn=NOWHERE, jobs=[wants_thing], worker=None))])
