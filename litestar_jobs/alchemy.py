@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 from advanced_alchemy.extensions.litestar import SQLAlchemyAsyncConfig, SQLAlchemyInitPlugin, SQLAlchemySyncConfig
 from litestar.concurrency import sync_to_thread
 from litestar.di import Provide
-from sqlalchemy import Connection, event, insert, table
+from sqlalchemy import URL, Connection, event, insert, table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
@@ -234,7 +234,20 @@ def database_of(config: AlchemyConfig) -> Database:
         given["sslmode"] = given.pop("ssl")
     query = {name: _listed(value) for name, value in given.items() if name in IN_URL and not callable(value)}
     arguments = {name: value for name, value in given.items() if name in AS_ARGUMENTS and name not in query}
-    return Database(url.set(query=query).render_as_string(hide_password=False), **arguments)
+    return Database(_joined(url, query).render_as_string(hide_password=False), **arguments)
+
+
+def _joined(url: URL, query: dict[str, str]) -> URL:
+    """The URL with this query, which goes before what the URL itself says, as it does for an engine."""
+    username, password = query.pop("user", url.username), query.pop("password", url.password)
+    host, port = query.pop("host", url.host), query.pop("port", url.port)
+    if host is None or not ("/" in host or "," in host or ":" in host):
+        port = None if port is None else int(port)
+        return URL.create("postgresql", username, password, host, port, url.database, query)
+    query["host"] = host  # a socket or several hosts, which only fit there
+    if port is not None:
+        query["port"] = str(port)
+    return URL.create("postgresql", username, password, None, None, url.database, query)
 
 
 def _listed(value: Any) -> str:

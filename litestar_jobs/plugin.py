@@ -31,7 +31,7 @@ from litestar_jobs.define import Job, select_jobs
 from litestar_jobs.enqueue import JobsClient
 from litestar_jobs.errors import ConfigurationError
 from litestar_jobs.hooks import log_events
-from litestar_jobs.inject import Plan, Planner, SessionFactory
+from litestar_jobs.inject import Plan, Planner, SessionFactory, as_provide
 from litestar_jobs.logs import install_record_factory
 from litestar_jobs.middleware import TraceMiddleware
 from litestar_jobs.source import DatabaseSource, find_database
@@ -53,7 +53,8 @@ YES = {"", "1", "true", "yes", "on"}
 
 
 def _tracing() -> Tracing:
-    if find_spec("opentelemetry") is None:
+    # Other packages share the name opentelemetry, and directories of it stay behind: only its API counts.
+    if find_spec("opentelemetry") is None or find_spec("opentelemetry.trace") is None:
         return NoTracing(current_carrier.get)
     from litestar_jobs.otel import OpenTelemetryTracing  # noqa: PLC0415 - an optional dependency
 
@@ -123,7 +124,7 @@ class JobsPlugin(InitPlugin, OperatedPlugin, ReceiveRoutePlugin):
         self._source = find_database(self.config.dsn, self._configs)
         autogenerate(self.config.schema, self._source.url)
         given = {**app_config.dependencies, **self.config.dependencies}
-        self._provided = {name: one if isinstance(one, Provide) else Provide(one) for name, one in given.items()}
+        self._provided = {name: as_provide(dependency) for name, dependency in given.items()}
         self._plans = {} if self.config.worker is None else self._plan()
         app_config.lifespan.append(self._lifespan)
         app_config.on_startup.append(self._start_worker)
@@ -157,7 +158,6 @@ class JobsPlugin(InitPlugin, OperatedPlugin, ReceiveRoutePlugin):
     async def _lifespan(self, _app: Litestar) -> AsyncIterator[None]:
         database = await self.open_database()
         logger.info("jobs live in %s (%s)", database.address, self.source.name)
-        install_record_factory()  # again: somebody may have put an older one back
         await self._migrate(database)
         await self._client.start(database)
         self._database = database
@@ -185,6 +185,7 @@ class JobsPlugin(InitPlugin, OperatedPlugin, ReceiveRoutePlugin):
             await link.close()
 
     async def _start_worker(self, app: Litestar) -> None:
+        install_record_factory()  # again: somebody may have put an older one back since
         if self.worker_config is None:
             return
         worker = Worker(
