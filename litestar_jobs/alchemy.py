@@ -240,14 +240,13 @@ def database_of(config: AlchemyConfig) -> Database:
 def _joined(url: URL, query: dict[str, str]) -> URL:
     """The URL with this query, which goes before what the URL itself says, as it does for an engine."""
     username, password = query.pop("user", url.username), query.pop("password", url.password)
-    host, port = query.pop("host", url.host), query.pop("port", url.port)
-    if host is None or not ("/" in host or "," in host or ":" in host):
-        port = None if port is None else int(port)
-        return URL.create("postgresql", username, password, host, port, url.database, query)
-    query["host"] = host  # a socket or several hosts, which only fit there
-    if port is not None:
-        query["port"] = str(port)
-    return URL.create("postgresql", username, password, None, None, url.database, query)
+    if any(character in query.get("host", "") for character in "/,:"):
+        host, port = None, None  # a socket or several hosts, which only fit into the query
+        if url.port is not None:
+            query.setdefault("port", str(url.port))
+    else:
+        host, port = query.pop("host", url.host), int(query.pop("port", url.port or 0)) or None
+    return URL.create("postgresql", username, password, host, port, url.database, query)
 
 
 def _listed(value: Any) -> str:

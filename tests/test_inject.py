@@ -415,7 +415,7 @@ async def test_generators_see_the_handlers_error_and_none_can_swallow_it(dsn: st
     )
 
     assert row.status is JobStatus.FAILED
-    assert row.last_error == "of the handler"
+    assert row.last_error == "LookupError: of the handler"
     error = "LookupError('of the handler')"
     assert log == ["open 1", "open 2", f"2 saw {error}", "close 2", f"1 saw {error}", "close 1"]
 
@@ -425,7 +425,7 @@ async def test_an_error_in_a_clean_up_fails_the_job_and_the_others_still_end(dsn
     row = await outcome(dsn, succeed, {"one": witness(log, "1"), "two": async_witness(log, "2", fail=True)})
 
     assert row.status is JobStatus.FAILED
-    assert row.last_error == "2 cannot end"
+    assert row.last_error == "RuntimeError: 2 cannot end"
     assert log[-2:] == ["close 2", "close 1"]
 
 
@@ -441,7 +441,7 @@ async def test_an_error_in_a_clean_up_after_the_handlers_is_reported_and_the_han
 
     row = await outcome(dsn, fail, {"one": witness(log, "1"), "two": other_error}, hooks=[events.append])
 
-    assert row.last_error == "of the handler"
+    assert row.last_error == "LookupError: of the handler"
     assert log[-1] == "close 1"
     (failed,) = [event for event in events if isinstance(event, CleanupFailed)]
     assert str(failed.error) == "of the clean-up"
@@ -454,7 +454,7 @@ async def test_an_error_in_a_provider_fails_the_job_and_ends_what_was_made_befor
         raise LookupError("no second one")
 
     row = await outcome(dsn, succeed, {"one": witness(log, "1"), "two": broken})
-    assert row.last_error == "no second one"
+    assert row.last_error == "LookupError: no second one"
     assert log == ["open 1", "1 saw LookupError('no second one')", "close 1"]
 
 

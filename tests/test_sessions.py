@@ -295,7 +295,7 @@ async def test_an_error_in_a_clean_up_rolls_back(dsn: str, notes: None, connecti
         db_session.add(Note(number=1))
 
     row = await run(dsn, audited, dependencies={"audit": audit})
-    assert (row.status, row.last_error) == (JobStatus.FAILED, "no audit")
+    assert (row.status, row.last_error) == (JobStatus.FAILED, "LookupError: no audit")
     assert await numbers(connection) == []
 
 
@@ -484,7 +484,7 @@ async def test_a_synchronous_job_that_raises_rolls_back(dsn: str, notes: None, c
 
     own = SQLAlchemySyncConfig(connection_string=plus(dsn, "psycopg"), metadata=Base.metadata)
     row = await run(dsn, blocking, own)
-    assert (row.status, row.last_error) == (JobStatus.FAILED, "in the thread")
+    assert (row.status, row.last_error) == (JobStatus.FAILED, "LookupError: in the thread")
     assert await numbers(connection) == []
 
 
@@ -557,6 +557,24 @@ async def test_connect_args_count_as_well(dsn: str, connection: Plain) -> None:
     ours = await database_of(own).connect()
     assert await ours.fetchval("SELECT current_setting('application_name')") == "mine"
     await ours.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "connect_args", "expected"),
+    [
+        ("u:p%2Fw@h:6000/db", {}, "postgresql://u:p%2Fw@h:6000/db"),
+        ("u@[::1]/db", {}, "postgresql://u@[::1]/db"),
+        ("u@/db?host=a:1&host=b:2", {}, "postgresql://u@/db?host=a%3A1%2Cb%3A2"),
+        ("u@h:6000/db", {"host": "/run"}, "postgresql://u@/db?host=%2Frun&port=6000"),
+        ("u@h/db", {"host": ["a", "b"], "port": [1, 2]}, "postgresql://u@/db?host=a%2Cb&port=1%2C2"),
+        ("u@h:6000/db", {"host": "other", "user": "v", "password": "q"}, "postgresql://v:q@other:6000/db"),
+    ],
+)
+def test_connect_args_go_before_the_url(url: str, connect_args: dict[str, Any], expected: str) -> None:
+    engine_config = EngineConfig(connect_args=connect_args)
+    own = SQLAlchemyAsyncConfig(connection_string=f"postgresql+asyncpg://{url}", engine_config=engine_config)
+
+    assert database_of(own)._dsn == expected
 
 
 async def test_no_password_is_ever_shown() -> None:
