@@ -495,6 +495,19 @@ async def test_a_commit_after_the_end_of_the_lifespan_is_just_a_commit(dsn: str,
     assert isinstance(job_id, UUID)
 
 
+async def test_workers_that_cannot_be_woken_find_the_job_by_polling_and_the_log_says_so(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = JobsClient(Statements("litestar_jobs"), NoTracing(lambda: None))
+    await client.start(Database("postgresql://me@127.0.0.1:1/none"))
+    async with opened("AsyncSession+asyncpg", dsn) as own:
+        await client.enqueue_with(own.connection, follow(1))
+        await own.commit()
+    await client.stop()
+
+    assert "they will find the jobs by polling: PostgreSQL cannot be reached at 127.0.0.1:1/none" in caplog.text
+
+
 async def test_a_session_may_commit_in_a_thread(dsn: str, client: JobsClient) -> None:
     async with listening(dsn) as heard, opened("Session+psycopg", dsn) as own:
         await client.enqueue_with(own.connection, follow(1))
