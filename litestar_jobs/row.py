@@ -40,6 +40,7 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     """Of a running job, when its worker's lease ends unless it is renewed."""
     finished_at: datetime | None
     last_error: str | None
+    """Type and message of the last failed attempt; all of them are in the table ``failure``."""
     trace_id: str | None
     created_at: datetime
 

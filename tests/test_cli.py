@@ -238,9 +238,9 @@ async def test_list_failed_shows_id_queue_type_attempts_and_last_error(jobs: Lit
     first, second, third = result.output.splitlines()
     assert first == f"{failed}  fail  queue failing"
     assert second.startswith("  failed, attempt 2 of 2, ")
-    assert third == "  no route"
+    assert third == "  ConnectionError: no route"
     (row,) = json.loads((await jobs("list", "--failed", "--json")).stdout)["jobs"]
-    assert (row["id"], row["last_error"]) == (str(failed), "no route\nto [red]host\x1b[31m")
+    assert (row["id"], row["last_error"]) == (str(failed), "ConnectionError: no route\nto [red]host\x1b[31m")
 
 
 async def test_list_filters_by_status_queue_type_and_number(jobs: Litestar_) -> None:

@@ -488,6 +488,30 @@ async def test_a_synchronous_job_that_raises_rolls_back(dsn: str, notes: None, c
     assert await numbers(connection) == []
 
 
+async def test_a_thread_that_outlives_its_attempt_commits_nothing_with_the_session(
+    dsn: str, notes: None, connection: Plain
+) -> None:
+    go_on, done = threading.Event(), threading.Event()
+
+    @job(retry=Never(), timeout=0.1)
+    def too_long(*, db_session: Session) -> None:
+        try:
+            db_session.execute(text("INSERT INTO note VALUES (1)"))
+            go_on.wait(10)
+            db_session.execute(text("INSERT INTO note VALUES (2)"))
+        finally:
+            done.set()
+
+    own = SQLAlchemySyncConfig(connection_string=plus(dsn, "psycopg"), metadata=Base.metadata)
+    async with application([too_long], own) as client:
+        row = await ended(client, await client.enqueue(too_long()))
+        go_on.set()
+        await asyncio.to_thread(done.wait, 10)
+    assert row.status is JobStatus.FAILED
+    assert "timeout" in (row.last_error or "")
+    assert await numbers(connection) == []
+
+
 async def test_a_session_that_reads_elsewhere_finishes_the_job_where_it_writes(
     dsn: str, empty_dsn: str, notes: None, connection: Plain
 ) -> None:

@@ -91,7 +91,7 @@ async def test_a_failing_job_runs_max_retries_times_more_and_keeps_each_failure(
         failures = await plugin.client.store.failures(row.id)
 
     assert attempts == [(1, False), (2, False), (3, True)]
-    assert (row.status, row.attempts, row.last_error) == (JobStatus.FAILED, 3, "no order 7, attempt 3")
+    assert (row.status, row.attempts, row.last_error) == (JobStatus.FAILED, 3, "LookupError: no order 7, attempt 3")
     assert [(failure.attempt, failure.error_type) for failure in failures] == [(n, "LookupError") for n in (1, 2, 3)]
     assert all("raise LookupError" in (failure.traceback or "") for failure in failures)
 
@@ -185,7 +185,7 @@ async def test_an_attempt_that_exceeds_its_timeout_is_cancelled_and_fails_as_tha
         row = await ran(plugin.client, hang())
     assert cancelled.is_set()
     assert row.status is JobStatus.FAILED
-    assert row.last_error == "the attempt ran longer than its timeout of 0.05 s"
+    assert row.last_error == "JobTimeout: the attempt ran longer than its timeout of 0.05 s"
 
 
 async def test_a_timeout_error_of_the_handlers_own_is_kept_as_it_is(dsn: str) -> None:
@@ -446,7 +446,7 @@ async def test_a_job_whose_last_attempt_was_lost_ends_as_failed(dsn: str, store:
     async with worker(dsn, [note], lease=1) as plugin:
         row = await ended(plugin.client, lost)
     assert (row.status, row.attempts) == (JobStatus.FAILED, 1)
-    assert row.last_error == "the process that ran it stopped renewing its lease"
+    assert row.last_error == "WorkerLost: the process that ran it stopped renewing its lease"
 
 
 async def test_a_handler_that_blocks_the_event_loop_beyond_the_lease_is_not_rescued(dsn: str) -> None:

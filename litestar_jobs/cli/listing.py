@@ -178,5 +178,5 @@ def _state(job: JobRow) -> str:
 
 
 def _first_line(error: str) -> str:
-    line = (error.strip() or "(an error without a message)").splitlines()[0]
+    line = error.splitlines()[0]
     return line if len(line) <= SHOWN_OF_ERROR else line[:SHOWN_OF_ERROR] + "…"

@@ -124,7 +124,7 @@ class Worker:
         cancel the others and hand them back, uncounted; write all outcomes; leave."""
         self._stopping = True
         await self._claims.stop()
-        interrupted = self._hand_back()
+        interrupted = self._give_back(self._slots.take_back())
         if timeout is None:
             timeout = seconds(self._config.shutdown_timeout, "shutdown_timeout")
         if not await self._let_end(timeout):
@@ -145,7 +145,7 @@ class Worker:
 
     async def _claim(self) -> float:
         if self._slots.waiting_too_long():
-            self._hand_back()
+            self._give_back(self._slots.take_back())
         worker_id = self.worker_id
         if worker_id is None or self._finisher.backlog >= MOST_UNWRITTEN:
             return TOO_LONG
@@ -153,8 +153,9 @@ class Worker:
             self._claimer.warm()  # nobody told of a job for as long as it takes to look without being told
         while self._claimer.pause() == 0 and not self._stopping and (room := self._slots.room()):
             claimed = await self._claimer.claim(worker_id, room)
-            if worker_id != self.worker_id:
-                return 0.0  # the lease ended meanwhile: these will be rescued
+            if worker_id != self.worker_id:  # the lease ended meanwhile
+                self._give_back(claimed)
+                return 0.0
             self._slots.add(claimed)
         pause = self._claimer.pause()
         return self._poll if pause is None else min(self._poll, pause) or TOO_LONG
@@ -209,7 +210,7 @@ class Worker:
         heartbeat, self._heartbeat = self._heartbeat, None
         if heartbeat is None:
             return
-        self._slots.take_back()
+        self._give_back(self._slots.take_back())
         jobs = self._slots.cancel(Lost())
         self._emit(LeaseEnded(heartbeat.worker_id, jobs, reason))
         if not self._stopping:
@@ -236,9 +237,8 @@ class Worker:
             await session.close()
         return None if row[0] else "it leads to another database than the jobs"
 
-    def _hand_back(self) -> int:
-        """Give back what was claimed ahead and has not begun."""
-        jobs = self._slots.take_back()
+    def _give_back(self, jobs: Sequence[Claimed]) -> int:
+        """These have not begun: they go back as they came. Their tokens hold until somebody rescues them."""
         for job in jobs:
             self._finisher.put(job, Interrupted())
         return len(jobs)
