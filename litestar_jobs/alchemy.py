@@ -183,6 +183,7 @@ class AsyncJobSession:
         await self.session.rollback()
 
     async def close(self) -> None:
+        self.session.sync_session.autobegin = False  # a task that outlives its attempt begins nothing with it any more
         await self.session.close()
 
 
@@ -205,6 +206,7 @@ class SyncJobSession:
         await sync_to_thread(self.session.rollback)
 
     async def close(self) -> None:
+        self.session.autobegin = False  # nor does a thread
         await sync_to_thread(self.session.close)
 
 

@@ -23,7 +23,7 @@ from advanced_alchemy.service import SQLAlchemyAsyncRepositoryService
 from litestar import Litestar
 from litestar.di import Provide
 from sqlalchemy import Engine, event, make_url, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.sql.dml import UpdateBase
@@ -492,13 +492,16 @@ async def test_a_thread_that_outlives_its_attempt_commits_nothing_with_the_sessi
     dsn: str, notes: None, connection: Plain
 ) -> None:
     go_on, done = threading.Event(), threading.Event()
+    refused: list[bool] = []
 
     @job(retry=Never(), timeout=0.1)
     def too_long(*, db_session: Session) -> None:
         try:
             db_session.execute(text("INSERT INTO note VALUES (1)"))
             go_on.wait(10)
-            db_session.execute(text("INSERT INTO note VALUES (2)"))
+            with pytest.raises(InvalidRequestError):
+                db_session.execute(text("INSERT INTO note VALUES (2)"))
+            refused.append(True)
         finally:
             done.set()
 
@@ -507,9 +510,29 @@ async def test_a_thread_that_outlives_its_attempt_commits_nothing_with_the_sessi
         row = await ended(client, await client.enqueue(too_long()))
         go_on.set()
         await asyncio.to_thread(done.wait, 10)
+    assert refused == [True]
     assert row.status is JobStatus.FAILED
     assert "timeout" in (row.last_error or "")
     assert await numbers(connection) == []
+
+
+async def test_a_task_that_outlives_its_job_has_no_session_any_more(dsn: str, notes: None, connection: Plain) -> None:
+    tasks: list[asyncio.Task[None]] = []
+    go_on = asyncio.Event()
+
+    @job(retry=Never())
+    async def forgetful(*, db_session: AsyncSession) -> None:
+        async def later() -> None:
+            await go_on.wait()
+            await db_session.execute(text("INSERT INTO note VALUES (1)"))
+
+        tasks.append(asyncio.create_task(later()))
+
+    async with application([forgetful], config(dsn)) as client:
+        assert (await ended(client, await client.enqueue(forgetful()))).status is JobStatus.COMPLETED
+        go_on.set()
+        with pytest.raises(InvalidRequestError):
+            await tasks[0]
 
 
 async def test_a_session_that_reads_elsewhere_finishes_the_job_where_it_writes(
