@@ -13,6 +13,7 @@ from advanced_alchemy.extensions.litestar import SQLAlchemyAsyncConfig, SQLAlche
 from litestar.concurrency import sync_to_thread
 from litestar.di import Provide
 from sqlalchemy import URL, Connection, event, insert, table
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
@@ -26,6 +27,7 @@ __all__ = (
     "alchemy_configs",
     "database_of",
     "execute_in_session",
+    "is_refusal",
     "is_sqlalchemy",
     "numbered_as_named",
     "open_session",
@@ -129,6 +131,11 @@ def _in_connection(connection: Connection, sql: str, arguments: Sequence[Any], c
         committed(lambda: transaction is None or not transaction.is_active)
 
     event.listen(connection, "commit", commits, once=True)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether a statement of ours failed because its connection leads to another database, not for the moment."""
+    return isinstance(error, ConnectionRefused | ProgrammingError)
 
 
 def write_connection(session: Session) -> Connection:

@@ -28,6 +28,7 @@ __all__ = (
 )
 
 UNAVAILABLE: tuple[type[BaseException], ...] = (
+    DatabaseUnreachable,
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,

@@ -14,7 +14,7 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from litestar_jobs.database import UNAVAILABLE, Database, Link
-from litestar_jobs.errors import DatabaseUnreachable, EnqueueError, NotRunning, PayloadRefused, WrongEventLoop
+from litestar_jobs.errors import EnqueueError, NotRunning, PayloadRefused, WrongEventLoop
 from litestar_jobs.gather import Gatherer, translated
 from litestar_jobs.request import JobRequest, NewJob
 from litestar_jobs.row import JobRow
@@ -224,7 +224,7 @@ class JobsClient:
             while self._unsent:
                 queues, self._unsent = self._unsent, set()
                 await self._store.wake(list(queues))
-        except (*UNAVAILABLE, DatabaseUnreachable) as error:
+        except UNAVAILABLE as error:
             logger.warning("workers of other processes were not woken, they will find the jobs by polling: %s", error)
         finally:
             self._sending = None

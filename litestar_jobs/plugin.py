@@ -7,7 +7,7 @@ twice: once to be behind those that were given, and once behind those that these
 
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from typing import Any
@@ -20,8 +20,8 @@ from litestar.plugins import InitPlugin, InitPluginProtocol, ReceiveRoutePlugin
 from litestar.routes import ASGIRoute, BaseRoute, HTTPRoute, WebSocketRoute
 
 from litestar_jobs import migrate
-from litestar_jobs.alembic import autogenerate
 from litestar_jobs.alchemy import AlchemyConfig, alchemy_configs, open_session, session_key
+from litestar_jobs.alembic import autogenerate
 from litestar_jobs.cli import jobs_group
 from litestar_jobs.cli.connect import OperatedPlugin
 from litestar_jobs.config import JobsConfig, WorkerConfig
@@ -126,7 +126,7 @@ class JobsPlugin(InitPlugin, OperatedPlugin, ReceiveRoutePlugin):
         given = {**app_config.dependencies, **self.config.dependencies}
         self._provided = {name: as_provide(dependency) for name, dependency in given.items()}
         self._plans = {} if self.config.worker is None else self._plan()
-        app_config.lifespan.append(self._lifespan)
+        app_config.lifespan.append(self._lifespan)  # pyright: ignore[reportUnknownMemberType] - Litestar's own
         app_config.on_startup.append(self._start_worker)
 
     def receive_route(self, route: BaseRoute) -> None:
@@ -155,7 +155,7 @@ class JobsPlugin(InitPlugin, OperatedPlugin, ReceiveRoutePlugin):
         return await self.source.open()
 
     @asynccontextmanager
-    async def _lifespan(self, _app: Litestar) -> AsyncIterator[None]:
+    async def _lifespan(self, _app: Litestar) -> AsyncGenerator[None]:
         database = await self.open_database()
         logger.info("jobs live in %s (%s)", database.address, self.source.name)
         await self._migrate(database)

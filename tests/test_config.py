@@ -139,4 +139,4 @@ def test_another_database_is_refused_when_the_application_is_made(dsn: str) -> N
     from litestar import Litestar
 
     with pytest.raises(ConfigurationError, match="litestar-jobs needs PostgreSQL"):
-        Litestar(plugins=[JobsPlugin(JobsConfig(dsn=dsn))])
+        Litestar(plugins=[JobsPlugin(JobsConfig(dsn=dsn, jobs=[]))])

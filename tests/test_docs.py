@@ -167,7 +167,10 @@ async def test_the_page_of_failed_jobs_shows_a_failed_job(example: Callable[[str
         await ended(client_of(shop), job_id)
         page = (await http.get("/jobs/failed")).json()
     assert page["total"] == 1
-    assert (page["items"][0]["id"], page["items"][0]["last_error"]) == (str(job_id), "ConnectionError: the printer is on fire")
+    assert (page["items"][0]["id"], page["items"][0]["last_error"]) == (
+        str(job_id),
+        "ConnectionError: the printer is on fire",
+    )
 
 
 async def test_the_script_example_enqueues(example: Callable[[str], ModuleType], store: Store) -> None:

@@ -83,5 +83,3 @@ def test_the_readme_shows_what_the_example_prints() -> None:
     for path in ("/users", "/users/rejected", "/reports"):
         assert f"http://127.0.0.1:8000{path}" in readme
         assert f'"{path}"' in source
-
-

@@ -15,7 +15,7 @@ from litestar.di import NamedDependency, Provide
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from litestar_jobs import Jobs, JobsClient, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, job
+from litestar_jobs import Jobs, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, job
 from litestar_jobs.errors import ConfigurationError, DatabaseUnreachable, NotRunning, SchemaError
 from litestar_jobs.testing import ended, running, until
 
@@ -276,7 +276,7 @@ async def test_the_client_may_have_another_name(dsn: str) -> None:
 
     @get("/")
     async def handler(job_queue: Jobs) -> str:
-        return str(isinstance(job_queue, JobsClient) and await job_queue.enqueue(follow()))
+        return str(await job_queue.enqueue(follow()))
 
     plugin = JobsPlugin(JobsConfig(dsn=dsn, jobs=[follow, note], dependency_key="job_queue"))
     async with running(Litestar([handler, search], plugins=[plugin], logging_config=None)) as http:

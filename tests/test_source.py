@@ -34,7 +34,7 @@ async def test_the_first_of_the_places_counts(monkeypatch: pytest.MonkeyPatch) -
 def test_without_a_database_the_error_names_all_five(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "is_installed", lambda: False)
     with pytest.raises(ConfigurationError) as caught:
-        Litestar(plugins=[JobsPlugin()])
+        Litestar(plugins=[JobsPlugin(JobsConfig(jobs=[]))])
     for place in (
         "JobsConfig(dsn=",
         "LITESTAR_JOBS_DSN",
@@ -57,7 +57,12 @@ def test_of_several_configurations_none_is_guessed() -> None:
 @pytest.mark.parametrize("url", ["sqlite+aiosqlite:///jobs.db", "mysql+asyncmy://u:hunter2@h/db"])
 def test_an_application_on_another_kind_of_database_is_told_when_it_is_made(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"needs PostgreSQL, but the database is (sqlite|mysql)") as caught:
-        Litestar(plugins=[SQLAlchemyPlugin(config=SQLAlchemyAsyncConfig(connection_string=url)), JobsPlugin()])
+        Litestar(
+            plugins=[
+                SQLAlchemyPlugin(config=SQLAlchemyAsyncConfig(connection_string=url)),
+                JobsPlugin(JobsConfig(jobs=[])),
+            ]
+        )
     assert "hunter2" not in str(caught.value)
 
 
@@ -65,7 +70,7 @@ def test_an_application_on_another_kind_of_database_is_told_when_it_is_made(url:
 def test_a_variable_that_names_another_kind_of_database_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "mysql://u:hunter2@h/db")
     with pytest.raises(ConfigurationError, match="the database is mysql") as caught:
-        Litestar(plugins=[JobsPlugin()])
+        Litestar(plugins=[JobsPlugin(JobsConfig(jobs=[]))])
     assert "hunter2" not in str(caught.value)
 
 

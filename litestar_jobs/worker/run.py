@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 from uuid_utils.compat import uuid7
 
+from litestar_jobs.alchemy import is_refusal
 from litestar_jobs.config import WorkerConfig
 from litestar_jobs.database import Database, Link
 from litestar_jobs.define import Job
@@ -101,6 +102,7 @@ class Worker:
             self._leases = Chore("lease", self._renew_identity, self._emit)
             self._heartbeat: Heartbeat | None = None
             self._promotes_at = 0.0
+            self._unasked = dict(self._sessions)
             self._stopping = False
             self._hurried = False
             self._patience: asyncio.Timeout | None = None
@@ -169,6 +171,7 @@ class Worker:
         return pause
 
     async def _rescue(self) -> float:
+        await self._find_own_sessions()
         rescued = await self._store.rescue(self._lease)
         for job in rescued:
             self._emit(
@@ -219,23 +222,34 @@ class Worker:
     # The parts of starting and stopping.
 
     async def _find_own_sessions(self) -> None:
-        """Which of the application's sessions lead to the jobs' database: their jobs finish in their transaction."""
-        for name, open_session in self._sessions.items():
-            reason = await self._other_database(open_session())
-            if reason is None:
+        """Which of the application's sessions lead to the jobs' database: their jobs finish in their transaction.
+
+        A session that cannot be asked now is asked again later.
+        """
+        for name in list(self._unasked):
+            try:
+                is_own = await self._is_own(self._unasked[name]())
+            except Exception as error:  # noqa: BLE001 - whatever its driver raises
+                logger.warning("jobs that use %r are finished after its commit until it answers: %s", name, error)
+                continue
+            del self._unasked[name]
+            if is_own:
                 self._executor.own_sessions.add(name)
             else:
-                logger.info("jobs that use %r are finished after its commit, not in its transaction: %s", name, reason)
+                logger.info("jobs that use %r, of another database, are finished after its commit", name)
 
-    async def _other_database(self, session: JobSession) -> str | None:
+    async def _is_own(self, session: JobSession) -> bool:
+        """Whether the session sees this worker's row."""
         try:
             (row,) = await session.execute(self._sql["same_database"], [str(self.worker_id)])
-        except Exception as error:  # noqa: BLE001 - whatever its driver raises, it is not the jobs' database
-            return str(error)
+        except Exception as error:
+            if is_refusal(error):
+                return False
+            raise
         finally:
             await session.rollback()
             await session.close()
-        return None if row[0] else "it leads to another database than the jobs"
+        return bool(row[0])
 
     def _give_back(self, jobs: Sequence[Claimed]) -> int:
         """These have not begun: they go back as they came. Their tokens hold until somebody rescues them."""
