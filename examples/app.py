@@ -115,9 +115,9 @@ async def show(db_session: NamedDependency[AsyncSession], mailer: NamedDependenc
     return State(list(users), list(reports), mailer.sent)
 
 
-def create_app() -> Litestar:
-    """The application, on the database that the environment names or the embedded one."""
-    dsn = os.environ.get("DATABASE_URL") or embedded_dsn()
+def create_app(dsn: str | None = None) -> Litestar:
+    """The application, on this database, the one that the environment names, or the embedded one."""
+    dsn = dsn or os.environ.get("DATABASE_URL") or embedded_dsn()
     alchemy = SQLAlchemyAsyncConfig(
         connection_string="postgresql+asyncpg" + dsn[dsn.index("://") :],
         metadata=User.metadata,
@@ -133,5 +133,6 @@ def create_app() -> Litestar:
         ],
         logging_config=LoggingConfig(
             formatters={"standard": {"format": "%(levelname)-7s [%(trace_id)s] %(job_type)s: %(message)s"}},
+            loggers={"httpx": {"level": "WARNING"}},
         ),
     )

@@ -8,6 +8,8 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -18,6 +20,7 @@ from litestar import Litestar
 
 from examples.app import create_app
 from litestar_jobs import JobsPlugin, JobStatus
+from litestar_jobs.embedded import temporary_dsn
 from litestar_jobs.testing import ended
 
 ROUND = (
@@ -80,7 +83,7 @@ async def make_round(app: Litestar, url: str) -> bool:
 
 async def demo(port: int, *, once: bool) -> int:
     """Serve, make the round, and stay."""
-    app = create_app()
+    app = create_app(os.environ.get("DATABASE_URL") or temporary_dsn())
     async with served(app, port) as url:
         well = await make_round(app, url)
         if not once:
@@ -96,6 +99,7 @@ def main() -> int:
     arguments.add_argument("--once", action="store_true", help="end after the round")
     arguments.add_argument("--port", type=int, default=8000, help="0: any that is free (default: %(default)s)")
     given = arguments.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with all that happens at exit
     try:
         return asyncio.run(demo(given.port, once=given.once))
     except KeyboardInterrupt:

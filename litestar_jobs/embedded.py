@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import re
+import shutil
+import tempfile
 import threading
 import warnings
 from functools import cache
@@ -16,7 +18,7 @@ from urllib.parse import quote
 
 from litestar_jobs.errors import ConfigurationError
 
-__all__ = ("embedded_dsn", "is_installed")
+__all__ = ("embedded_dsn", "is_installed", "temporary_dsn")
 
 DIRECTORY_VARIABLE = "LITESTAR_JOBS_EMBEDDED_DIR"
 
@@ -40,6 +42,13 @@ def embedded_dsn(directory: Path | None = None) -> str:
         if found.socket_dir is None:
             return f"postgresql://postgres@{found.hostname}:{found.port}/postgres"
         return f"postgresql://postgres@/postgres?host={quote(str(found.socket_dir))}"
+
+
+def temporary_dsn() -> str:
+    """Start a server of this process alone, whose data goes away with it: for tests and demonstrations."""
+    directory = Path(tempfile.mkdtemp(prefix="litestar-jobs-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)  # last in, first out: the server stops before
+    return embedded_dsn(directory / "postgres")
 
 
 def default_directory() -> Path:

@@ -18,11 +18,11 @@ from uuid import UUID
 import httpx
 from litestar import Litestar
 
-from litestar_jobs.embedded import embedded_dsn
+from litestar_jobs.embedded import temporary_dsn
 from litestar_jobs.enqueue import JobsClient
 from litestar_jobs.row import JobRow, JobStatus
 
-__all__ = ("drained", "embedded_dsn", "ended", "running", "until")
+__all__ = ("drained", "ended", "running", "temporary_dsn", "until")
 
 T = TypeVar("T")
 

@@ -3,12 +3,8 @@
 The server is the embedded one, or the one that ``LITESTAR_JOBS_TEST_DSN`` names.
 """
 
-import atexit
 import os
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -17,7 +13,7 @@ import pytest
 
 from litestar_jobs import migrate
 from litestar_jobs.database import Database, Link
-from litestar_jobs.embedded import embedded_dsn
+from litestar_jobs.embedded import temporary_dsn
 from litestar_jobs.store import Statements, Store
 
 TEMPLATE = "litestar_jobs_template"
@@ -30,14 +26,11 @@ def database(dsn: str, name: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def server_dsn() -> Iterator[str]:
+def server_dsn() -> str:
     """A server on which databases may be created."""
     if given := os.environ.get("LITESTAR_JOBS_TEST_DSN"):
-        yield given
-        return
-    directory = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)  # runs after the server was stopped, also at exit
-    yield embedded_dsn(directory / "postgres")
+        return given
+    return temporary_dsn()
 
 
 @pytest.fixture(scope="session")
