@@ -38,8 +38,8 @@ def say(text: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def served(app: Litestar, port: int) -> AsyncIterator[str]:
-    """The application behind uvicorn, on this machine only."""
+async def served(app: Litestar, port: int) -> AsyncIterator[tuple[str, asyncio.Task[None]]]:
+    """The application behind uvicorn, on this machine only: its address, and the task that ends with the server."""
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="on"))
     task = asyncio.create_task(server.serve())
     try:
@@ -48,7 +48,7 @@ async def served(app: Litestar, port: int) -> AsyncIterator[str]:
                 await task
                 sys.exit(1)
             await asyncio.sleep(0.02)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", task
     finally:
         server.should_exit = True
         await task
@@ -84,12 +84,12 @@ async def make_round(app: Litestar, url: str) -> bool:
 async def demo(port: int, *, once: bool) -> int:
     """Serve, make the round, and stay."""
     app = create_app(os.environ.get("DATABASE_URL") or temporary_dsn())
-    async with served(app, port) as url:
+    async with served(app, port) as (url, server):
         well = await make_round(app, url)
         if not once:
             say(f"The application stays up at {url} until you press Ctrl-C. Try the lines above with curl.\n")
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.Event().wait()
+                await asyncio.wait([server])
     return 0 if well else 1
 
 

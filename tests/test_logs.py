@@ -227,16 +227,26 @@ async def test_everything_that_a_job_logs_is_in_its_span_and_jobs_do_not_mix(dsn
     assert sorted(lines) == sorted(expected)
 
 
+QUEUED = (
+    {"class": "litestar.logging.standard.QueueListenerHandler", "handlers": ["cfg://handlers.kept"]}
+    if sys.version_info < (3, 12)
+    else {
+        "class": "logging.handlers.QueueHandler",
+        "queue": {"()": "queue.Queue", "maxsize": -1},
+        "listener": "litestar.logging.standard.LoggingQueueListener",
+        "handlers": ["kept"],
+    }
+)
+"""As Litestar itself configures it on each Python."""
+
+
 async def test_litestars_queue_listener_shows_the_span_of_the_record(dsn: str) -> None:
     """The listener formats in a thread of its own, whose context is nobody's."""
     out = io.StringIO()
     config = LoggingConfig(
         handlers={
             "kept": {"class": "logging.StreamHandler", "stream": out, "formatter": "all"},
-            "queued": {
-                "class": "litestar.logging.standard.QueueListenerHandler",
-                "handlers": ["cfg://handlers.kept"],
-            },
+            "queued": QUEUED,
         },
         formatters={"all": {"format": ALL}},
         loggers={__name__: {"level": "INFO", "handlers": ["queued"], "propagate": False}},

@@ -129,7 +129,7 @@ NOT_JSON = "NaN and infinity are not JSON - at `{}`"
         (str, "\ud800", "text with a lone surrogate cannot be stored"),
         (Any, {"\udfff": 1}, "text with a lone surrogate cannot be stored"),
         # What has no end, or would not come back.
-        (Any, nested(5_000), "maximum recursion depth exceeded"),
+        (Any, nested(100_000), "maximum recursion depth exceeded"),
         (Any, circle(), "maximum recursion depth exceeded"),
         (Mail, LongMail("you", signature="me"), "a Mail has no place for signature"),
         (list[Order], [SlottedOrder(1)], r"a list\[.*Order\] has no place for number"),

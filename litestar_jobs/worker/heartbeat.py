@@ -46,6 +46,7 @@ class Heartbeat:
         if not self._ended.is_set():
             self._thread_loop.call_soon_threadsafe(self._stopping.set)
             await self._ended.wait()
+            self._thread.join()  # it has nothing left to do but to close its loop
 
     async def _beat(self, queues: Sequence[str]) -> None:
         self._thread_loop = asyncio.get_running_loop()
