@@ -6,8 +6,8 @@ back, which is a round trip for every statement.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
@@ -176,18 +176,16 @@ class Link:
 
     async def run(self, script: str) -> None:
         """Run any number of statements without parameters, in one transaction."""
-        async with self._lock:
-            connection = await self._opened()
-            async with connection.transaction():
-                await connection.execute(script)
+        async with self.transaction() as connection:
+            await connection.execute(script)
 
-    async def fetch_all(self, sql: str, batches: Iterable[Sequence[Any]]) -> None:
-        """Run the statement once for each of these arguments, in one transaction."""
+    @asynccontextmanager
+    async def transaction(self) -> "AsyncGenerator[asyncpg.Connection[Any]]":
+        """The connection, in a transaction that commits at the end and rolls back after an error."""
         async with self._lock:
             connection = await self._opened()
             async with connection.transaction():
-                for arguments in batches:
-                    await connection.fetch(sql, *arguments)
+                yield connection
 
     async def close(self) -> None:
         """Close the connection if there is one; the link may be used again."""

@@ -5,14 +5,15 @@ The client writes and asks; it runs nothing. What callers enqueue together is wr
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import msgspec
 from uuid_utils.compat import uuid7
 
+from litestar_jobs.bulk import write_many
 from litestar_jobs.database import UNAVAILABLE, Database, Link
 from litestar_jobs.errors import EnqueueError, NotRunning, PayloadRefused, WrongEventLoop
 from litestar_jobs.gather import Gatherer, translated
@@ -27,15 +28,11 @@ __all__ = ("JobsClient", "Listener")
 
 logger = logging.getLogger("litestar_jobs")
 
-T = TypeVar("T")
 Listener: TypeAlias = Callable[[set[str], float | None], None]
 """Hears which queues have jobs that may run, and in how many seconds the next scheduled one is due."""
 
 COMMIT_PAUSE = 0.001
 """Seconds between two looks at whether a commit that was sent is over."""
-
-BULK = 5_000
-"""Rows of one statement of ``enqueue_many``."""
 
 
 class JobsClient:
@@ -118,9 +115,8 @@ class JobsClient:
         with self._tracing.enqueue(asked, ids) as carrier:
             headers = _encoded(carrier)
             jobs = [self._new(job_id, request, headers) for job_id, request in zip(ids, asked, strict=True)]
-            batches = ((*NewJob.columns(chunk), self._sql.channel) for chunk in _chunks(jobs, BULK))
             with translated(ids[0]):
-                await self._control.fetch_all(self._sql["enqueue"], batches)
+                await write_many(self._control, self._sql, jobs)
         self._tell(asked)
         return ids
 
@@ -239,7 +235,3 @@ def _delay(request: JobRequest) -> float:
     if request.run_at is not None:
         return (request.run_at - datetime.now(UTC)).total_seconds()
     return request.delay_seconds
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

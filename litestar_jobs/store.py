@@ -205,7 +205,7 @@ class Store:
         return [_struct(Rescued, row) for row in rows]
 
     async def wake(self, queues: Sequence[str]) -> None:
-        await self._fetch(self._sql["wake"], self._channel, list(queues))
+        await self._fetch(self._sql["notify"], self._channel, [f"ready:{queue}" for queue in queues])
 
     async def get(self, job_id: UUID) -> JobRow | None:
         rows = await self._fetch(self._sql["get"], job_id)

@@ -19,7 +19,7 @@ LAYERS = {
     "words": "errors durations retry outcome request row context trace telemetry",
     "define": "payload signature define",
     "database": "database store migrate",
-    "enqueue": "gather alchemy transaction enqueue",
+    "enqueue": "gather bulk alchemy transaction enqueue",
     "around a job": "logs inject config",
     "worker": """worker worker.chore worker.claim worker.execute worker.slots worker.finish worker.heartbeat
         worker.listen worker.run""",

@@ -13,6 +13,7 @@ from litestar.testing import AsyncTestClient
 from msgspec import Struct
 
 from litestar_jobs import JobRequest, JobsClient, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, job
+from litestar_jobs.bulk import CHUNK, WORTH_COPY
 from litestar_jobs.database import Database
 from litestar_jobs.errors import (
     DatabaseUnreachable,
@@ -28,6 +29,7 @@ from litestar_jobs.request import NewJob
 from litestar_jobs.store import Statements
 from litestar_jobs.telemetry import NoTracing
 from litestar_jobs.testing import drained, running, until
+from litestar_jobs.trace import current_trace_id
 
 
 class Number(Struct):
@@ -347,17 +349,52 @@ async def test_enqueue_many_answers_ids_in_the_order_of_the_requests(client: Job
     assert await client.enqueue_many([]) == []
 
 
-async def test_enqueue_many_writes_more_than_one_statement_takes(
+async def test_enqueue_many_takes_more_than_it_writes_at_a_time(
     client: JobsClient, connection: "asyncpg.Connection[Any]"
 ) -> None:
-    ids = await client.enqueue_many([count(Number(n)) for n in range(5_001)])
+    ids = await client.enqueue_many([count(Number(n)) for n in range(CHUNK + 1)])
 
     assert sorted(ids) == await stored(connection)
 
 
+async def test_enqueue_many_writes_and_tells_the_same_whether_they_are_few_or_many(
+    client: JobsClient, connection: "asyncpg.Connection[Any]"
+) -> None:
+    """A COPY does what the statement does, which is used below a certain number."""
+    heard: list[str] = []
+    await connection.add_listener("litestar_jobs", lambda *heard_of: heard.append(str(heard_of[3])))
+    kinds = [
+        count(Number(1)),
+        count(Number(2), queue="other", priority=-7, max_retries=9),
+        count(Number(3), delay=90),
+        count(Number(4), run_at=datetime.now(UTC) + timedelta(hours=1)),
+        count(Number(5), run_at=datetime.now(UTC) - timedelta(hours=1)),
+    ]
+    token = current_trace_id.set("t1")
+    few = await client.enqueue_many(kinds)
+    many = await client.enqueue_many(kinds * WORTH_COPY)
+    current_trace_id.reset(token)
+
+    async def of(ids: list[UUID]) -> set[tuple[object, ...]]:
+        rows = await connection.fetch(
+            "SELECT j.payload, j.queue, j.priority, j.max_retries, j.trace_id, j.headers, s.id IS NULL AS now, "
+            "round(extract(epoch FROM COALESCE(s.run_at, r.run_at) - j.created_at)) AS waits, "
+            "j.run_at = COALESCE(s.run_at, r.run_at) AS same, COALESCE(s.attempts, r.attempts) AS attempts "
+            "FROM litestar_jobs.job j LEFT JOIN litestar_jobs.scheduled s USING (id) "
+            "LEFT JOIN litestar_jobs.ready r USING (id) WHERE id = ANY($1)",
+            ids,
+        )
+        return {tuple(row) for row in rows}
+
+    assert len(await of(few)) == len(kinds)
+    assert await of(few) == await of(many)
+    told = [message if message.startswith("ready") else message[:4] for message in heard]
+    assert sorted(told) == ["due:", "due:", "ready:default", "ready:default", "ready:other", "ready:other"]
+
+
 async def test_enqueue_many_writes_all_or_none(client: JobsClient, connection: "asyncpg.Connection[Any]") -> None:
-    requests = [count(Number(n)) for n in range(5_001)]
-    requests[5_000] = JobRequest(job_type="by hand", payload=REFUSED_BY_POSTGRESQL[0])
+    requests = [count(Number(n)) for n in range(CHUNK + 1)]
+    requests[CHUNK] = JobRequest(job_type="by hand", payload=REFUSED_BY_POSTGRESQL[0])
     with pytest.raises(EnqueueError, match="nothing was enqueued"):
         await client.enqueue_many(requests)
 

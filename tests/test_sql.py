@@ -27,6 +27,7 @@ FILES = sorted(path.stem for path in ROOT.joinpath("sql").glob("*.sql"))
 SQL = Statements("litestar_jobs")
 SEVERAL_CALLERS = {
     "enqueue": 3,  # alone, in the caller's transaction, and many at once
+    "notify": 2,  # after a COPY, and after somebody else's commit
     "complete": 2,  # a batch of the finisher's, and in the job's own transaction
 }
 
