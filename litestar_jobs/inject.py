@@ -20,7 +20,7 @@ from litestar_jobs.context import JobContext
 from litestar_jobs.define import Job
 from litestar_jobs.errors import ConfigurationError
 
-__all__ = ("JobSession", "Plan", "Planner", "Scope", "SessionFactory", "as_provide")
+__all__ = ("CONTEXT_KEY", "JobSession", "Plan", "Planner", "Scope", "SessionFactory", "as_provide")
 
 CONTEXT_KEY = "job"
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

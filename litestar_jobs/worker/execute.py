@@ -12,7 +12,7 @@ from litestar.concurrency import sync_to_thread
 from litestar_jobs.context import JobContext, current_job
 from litestar_jobs.define import Job
 from litestar_jobs.errors import JobTimeout, LeaseLost
-from litestar_jobs.inject import JobSession, Plan, Scope
+from litestar_jobs.inject import CONTEXT_KEY, JobSession, Plan, Scope
 from litestar_jobs.logs import bind_structlog
 from litestar_jobs.outcome import Committed, Completed, Failed, Lost, Outcome, Retry, Snooze, after_failure
 from litestar_jobs.store import Claimed
@@ -89,7 +89,16 @@ class Executor:
 
     async def _attempt(self, job: Job[Any, Any], attempt: Attempt, context: JobContext) -> Outcome:
         payload = () if job.codec is None else (job.codec.decode(attempt.claimed.payload),)
-        scope = Scope(self._plans[job.name], self._constants, context)
+        plan = self._plans[job.name]
+        if not plan.steps:  # nothing to make, to clean up or to commit
+            dependencies = plan.wanted.of({**self._constants, CONTEXT_KEY: context})
+            if job.timeout is None:
+                await _call(job, payload, dependencies)
+            else:
+                async with _Limit(job.timeout):
+                    await _call(job, payload, dependencies)
+            return Completed()
+        scope = Scope(plan, self._constants, context)
         try:
             async with _Limit(job.timeout):
                 await _call(job, payload, await scope.fill())
