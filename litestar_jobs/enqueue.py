@@ -93,11 +93,10 @@ class JobsClient:
         self._check(request)
         job_id = uuid7()
         with self._tracing.enqueue([request], [job_id]) as carrier:
-            columns = NewJob.columns([self._new(job_id, request, _encoded(carrier))])
             await execute_in_transaction(
                 connection,
-                self._sql["enqueue"],
-                columns,
+                self._sql["enqueue_one"],
+                self._new(job_id, request, _encoded(carrier)).row,
                 self._sql.channel,
                 lambda is_over: self._committed(request, is_over),
             )

@@ -117,19 +117,24 @@ class NewJob(msgspec.Struct, frozen=True):
     trace_id: str | None = None
     headers: bytes | None = None
 
+    @property
+    def row(self) -> tuple[Any, ...]:
+        """The job in the order of the parameters of ``enqueue_one.sql``."""
+        asked = self.request
+        return (
+            str(self.id),
+            asked.queue,
+            asked.job_type,
+            asked.payload.decode(),
+            asked.priority,
+            asked.max_retries,
+            self.trace_id,
+            self.headers.decode() if self.headers else None,
+            asked.run_at,
+            asked.delay_seconds,
+        )
+
     @staticmethod
     def columns(jobs: Sequence["NewJob"]) -> tuple[list[Any], ...]:
         """The jobs as arrays, in the order of the parameters of ``enqueue.sql``."""
-        asked = [job.request for job in jobs]
-        return (
-            [str(job.id) for job in jobs],
-            [request.queue for request in asked],
-            [request.job_type for request in asked],
-            [request.payload.decode() for request in asked],
-            [request.priority for request in asked],
-            [request.max_retries for request in asked],
-            [job.trace_id for job in jobs],
-            [job.headers.decode() if job.headers else None for job in jobs],
-            [request.run_at for request in asked],
-            [request.delay_seconds for request in asked],
-        )
+        return tuple(map(list, zip(*(job.row for job in jobs), strict=True)))

@@ -134,7 +134,10 @@ class Store:
         self._channel = statements.channel
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> None:
-        await self._fetch(self._sql["enqueue"], *NewJob.columns(jobs), self._channel)
+        if len(jobs) == 1:
+            await self._fetch(self._sql["enqueue_one"], *jobs[0].row, self._channel)
+        else:
+            await self._fetch(self._sql["enqueue"], *NewJob.columns(jobs), self._channel)
 
     async def claim(
         self, slots: dict[str, int], lowest: dict[str, Lowest], worker_id: UUID, timeouts: str

@@ -16,7 +16,7 @@ __all__ = ("execute_in_transaction",)
 
 
 async def execute_in_transaction(
-    connection: Any, sql: str, columns: Sequence[Any], channel: str, committed: Committed
+    connection: Any, sql: str, row: Sequence[Any], channel: str, committed: Committed
 ) -> None:
     """Run a statement whose last parameter is the channel to notify.
 
@@ -32,11 +32,11 @@ async def execute_in_transaction(
                     what="an asyncpg connection", remedy="Open one with `async with connection.transaction():`"
                 )
             )
-        await connection.fetch(sql, *columns, channel)
+        await connection.fetch(sql, *row, channel)
     elif _is_psycopg(connection):
-        await _execute_psycopg(connection, sql, [*columns, channel])
+        await _execute_psycopg(connection, sql, [*row, channel])
     elif is_sqlalchemy(connection):
-        await execute_in_session(connection, sql, [*columns, None], committed)
+        await execute_in_session(connection, sql, [*row, None], committed)
     else:
         raise ConnectionRefused(
             f"enqueue_with takes the connection that your own writes use: an SQLAlchemy AsyncSession, AsyncConnection, "

@@ -26,7 +26,8 @@ ROOT = Path(litestar_jobs.__file__).parent
 FILES = sorted(path.stem for path in ROOT.joinpath("sql").glob("*.sql"))
 SQL = Statements("litestar_jobs")
 SEVERAL_CALLERS = {
-    "enqueue": 3,  # alone, in the caller's transaction, and many at once
+    "enqueue": 2,  # a batch of single ones, and many at once
+    "enqueue_one": 2,  # alone, and in the caller's transaction
     "notify": 2,  # after a COPY, and after somebody else's commit
     "complete": 2,  # a batch of the finisher's, and in the job's own transaction
 }
