@@ -1,18 +1,17 @@
 """Latency: how soon an idle worker starts a job, and what it costs while there is none."""
 
 import asyncio
-import os
 import statistics
-import sys
 import time
-from collections.abc import AsyncGenerator
-from pathlib import Path
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+from unittest.mock import patch
 
-import asyncpg
 from uuid_utils.compat import uuid7
 
 from benchmarks.bench import SQL, TEXT, Bench, Hundred, Measured, compared, counter, noop
 from litestar_jobs import WorkerConfig
+from litestar_jobs.database import Link, Record
 from litestar_jobs.request import NewJob
 from litestar_jobs.store import Lowest, Store
 
@@ -82,29 +81,21 @@ async def notified(bench: Bench) -> list[float]:
 
 
 async def idle(bench: Bench) -> AsyncGenerator[Measured]:
-    """Transactions and CPU per second of a worker in a process of its own that has nothing to do."""
+    """Statements and CPU per second of a process whose worker has nothing to do."""
     await bench.fresh()
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "benchmarks.process", bench.dsn)
-    connection = await bench.connect()
-    while not await connection.fetchval("SELECT count(*) FROM litestar_jobs.worker"):
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(2)
-    before = await transactions(connection), cpu_of(process.pid)
-    await asyncio.sleep(IDLE)
-    after = await transactions(connection), cpu_of(process.pid)
-    await connection.close()
-    process.terminate()
-    await process.wait()
-    yield Measured("an idle worker: statements", (after[0] - before[0]) / IDLE, "/s", target="1")
-    yield Measured("an idle worker: CPU", (after[1] - before[1]) / IDLE * 100, "%", target="none")
+    sent = 0
+    fetch = Link.fetch
 
+    async def counted(link: Link, sql: str, *arguments: Any) -> Sequence[Record]:
+        nonlocal sent
+        sent += 1
+        return await fetch(link, sql, *arguments)
 
-async def transactions(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
-    """Of everybody else: this one's own are in a transaction that has not ended."""
-    return int(await connection.fetchval("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"))
-
-
-def cpu_of(pid: int) -> float:
-    """Seconds of CPU that a process has used, on Linux."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    with patch.object(Link, "fetch", counted):
+        async with bench.application(worker=WorkerConfig()):
+            await asyncio.sleep(1)
+            before, cpu = sent, time.process_time()
+            await asyncio.sleep(IDLE)
+            statements, cpu = sent - before, time.process_time() - cpu
+    yield Measured("an idle worker: statements", statements / IDLE, "/s", target="1")
+    yield Measured("an idle worker: CPU", cpu / IDLE * 100, "%", target="not measurable")
