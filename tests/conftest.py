@@ -3,8 +3,9 @@
 The server is the embedded one, or the one that ``LITESTAR_JOBS_TEST_DSN`` names.
 """
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -64,6 +65,26 @@ async def dsn(server_dsn: str, template: str) -> AsyncIterator[str]:
     finally:
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
         await admin.close()
+
+
+@pytest.fixture
+def own_loop_dsn(server_dsn: str, template: str) -> Iterator[str]:
+    """A database for a test that runs its own event loop."""
+
+    async def admin(statement: str) -> None:
+        connection = await asyncpg.connect(server_dsn)
+        await connection.execute(statement)
+        await connection.close()
+
+    name = f"moves_{uuid4().hex}"
+    with asyncio.Runner() as runner:
+        runner.run(admin(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        yield (
+            server_dsn.replace("/postgres?", f"/{name}?")
+            if "?" in server_dsn
+            else server_dsn.rpartition("/")[0] + f"/{name}"
+        )
+        runner.run(admin(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture

@@ -4,12 +4,10 @@ The moves are the store's own statements, on a real PostgreSQL. Time passes wher
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import Any, TypeVar
 from uuid import UUID
 
-import asyncpg
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -214,26 +212,6 @@ class Moves(RuleBasedStateMachine):
             assert row.attempts == expected.attempts
         failures = self.run(self.link.fetch("SELECT count(*) AS n FROM litestar_jobs.failure"))[0]["n"]
         assert failures == sum(job.failures for job in self.jobs.values())
-
-
-@pytest.fixture
-def own_loop_dsn(server_dsn: str, template: str) -> Iterator[str]:
-    """A database for a test that runs its own event loop."""
-
-    async def admin(statement: str) -> None:
-        connection = await asyncpg.connect(server_dsn)
-        await connection.execute(statement)
-        await connection.close()
-
-    name = f"moves_{uuid7().hex}"
-    with asyncio.Runner() as runner:
-        runner.run(admin(f"CREATE DATABASE {name} TEMPLATE {template}"))
-        yield (
-            server_dsn.replace("/postgres?", f"/{name}?")
-            if "?" in server_dsn
-            else server_dsn.rpartition("/")[0] + f"/{name}"
-        )
-        runner.run(admin(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 def test_moves_agree_with_the_model(own_loop_dsn: str) -> None:
