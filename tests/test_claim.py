@@ -117,7 +117,7 @@ def test_no_job_is_left_behind(own_loop_dsn: str) -> None:
                 await scene.move(*move)
             await scene.commit()
             await scene.claim_what_is_left()
-            assert [dict(row) for row in await late.fetch("SELECT queue, priority FROM litestar_jobs.ready")] == []  # type: ignore[call-overload]
+            assert [dict(row) for row in await late.fetch("SELECT queue, priority FROM litestar_jobs.ready")] == []
             assert len({job.id for job in scene.claimed}) == len(scene.claimed)
             assert await scene.store.strays() == []
         finally:
