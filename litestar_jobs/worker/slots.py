@@ -22,7 +22,9 @@ HORIZON = 0.02
 """Seconds of work to have at hand."""
 WINDOW = 0.05
 """Seconds over which the rate is taken."""
+PER_SLOT = 30
 MOST = 1_000
+"""Jobs at hand at the most, for each slot and in all."""
 FEWEST_WORTHWHILE = 2
 TOO_LONG = 0.1
 """Seconds without a free slot after which jobs at hand go back."""
@@ -32,7 +34,7 @@ class Prefetch:
     """How many jobs to have at hand, from the rate at which jobs end."""
 
     def __init__(self, concurrency: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most = min(MOST, 10 * concurrency)
+        self._most = min(MOST, PER_SLOT * concurrency)
         self._clock = clock
         self._since = clock()
         self._ended = 0
