@@ -490,6 +490,26 @@ async def test_a_worker_that_lost_its_lease_stops_its_jobs_and_takes_a_new_one(
     assert "lost its lease and stopped 1 jobs" in caplog.text
 
 
+async def test_a_worker_whose_lease_cannot_be_renewed_for_any_reason_says_so_and_recovers(
+    dsn: str, connection: "asyncpg.Connection[asyncpg.Record]", caplog: pytest.LogCaptureFixture
+) -> None:
+    @job
+    async def note() -> None: ...
+
+    async with worker(dsn, [note], lease=1, poll_interval=0.1) as plugin:
+        running_worker = plugin.worker
+        assert running_worker is not None
+        await connection.execute("ALTER TABLE litestar_jobs.worker RENAME TO hidden")
+
+        async def lost() -> bool:
+            return running_worker.worker_id is None
+
+        await until(lost)
+        await connection.execute("ALTER TABLE litestar_jobs.hidden RENAME TO worker")
+        assert (await ran(plugin.client, note())).status is JobStatus.COMPLETED
+    assert "lost its lease" in caplog.text
+
+
 async def test_an_attempt_far_past_its_timeout_is_taken_from_a_process_that_still_lives(
     dsn: str, store: Store, connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:

@@ -83,9 +83,9 @@ class Heartbeat:
             try:
                 async with asyncio.timeout(max(0.1, good_until - begun)):
                     renewed = await store.renew(self.worker_id, self._lease)
-            except UNAVAILABLE as error:
+            except Exception as error:  # noqa: BLE001 - for whatever reason, the lease runs out
                 if time.monotonic() >= good_until:
-                    return f"the database could not be reached: {str(error) or type(error).__name__}"
+                    return f"it could not be renewed: {str(error) or type(error).__name__}"
                 pause = self._lease / 30
                 continue
             if not renewed:
