@@ -26,7 +26,7 @@ from litestar_jobs.cli import jobs_group
 from litestar_jobs.cli.connect import OperatedPlugin
 from litestar_jobs.config import JobsConfig, WorkerConfig
 from litestar_jobs.context import JobContext
-from litestar_jobs.database import Database, Link
+from litestar_jobs.database import MISSING_SCHEMA, Database, Link
 from litestar_jobs.define import Job, select_jobs
 from litestar_jobs.enqueue import JobsClient
 from litestar_jobs.errors import ConfigurationError
@@ -158,7 +158,8 @@ class JobsPlugin(InitPlugin, OperatedPlugin, ReceiveRoutePlugin):
     async def _lifespan(self, _app: Litestar) -> AsyncGenerator[None]:
         database = await self.open_database()
         logger.info("jobs live in %s (%s)", database.address, self.source.name)
-        await self._migrate(database)
+        if self.config.migrate != "never":
+            await self._migrate(database, look_only=self.config.migrate == "check")
         await self._client.start(database)
         self._database = database
         try:
@@ -171,12 +172,10 @@ class JobsPlugin(InitPlugin, OperatedPlugin, ReceiveRoutePlugin):
                 self.worker = None
                 await self._client.stop()
 
-    async def _migrate(self, database: Database) -> None:
-        if self.config.migrate == "never":
-            return
+    async def _migrate(self, database: Database, *, look_only: bool) -> None:
         link = Link(database)
         try:
-            if self.config.migrate == "auto":
+            if not look_only:
                 before, after = await migrate.upgrade(link, self.config.schema)
                 if before != after:
                     logger.info("the tables in schema %s went from version %d to %d", self.config.schema, before, after)
@@ -200,7 +199,12 @@ class JobsPlugin(InitPlugin, OperatedPlugin, ReceiveRoutePlugin):
             tracing=self._tracing,
             hooks=[log_events, *self.config.hooks],
         )
-        await worker.start()
+        try:
+            await worker.start()
+        except MISSING_SCHEMA:
+            # With migrate="never" nobody has looked yet whether the tables are those that are needed.
+            await self._migrate(self._database, look_only=True)
+            raise
         self.worker = worker
 
     def _plan(self) -> dict[str, Plan]:

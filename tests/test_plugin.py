@@ -184,8 +184,9 @@ async def test_an_unreachable_database_fails_the_start_and_the_password_stays_se
     assert "hidden" not in repr(plugin.config)
 
 
-async def test_missing_tables_fail_the_start_with_the_remedy(empty_dsn: str) -> None:
-    plugin = JobsPlugin(JobsConfig(dsn=empty_dsn, jobs=[note], migrate="check"))
+@pytest.mark.parametrize("setting", ["check", "never"])
+async def test_missing_tables_fail_the_start_with_the_remedy(empty_dsn: str, setting: Any) -> None:
+    plugin = JobsPlugin(JobsConfig(dsn=empty_dsn, jobs=[note], migrate=setting))
     with pytest.raises(SchemaError, match="litestar jobs upgrade"):
         async with running(Litestar(plugins=[plugin], logging_config=None)):
             pytest.fail("started without tables")
