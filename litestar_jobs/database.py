@@ -39,6 +39,9 @@ UNAVAILABLE: tuple[type[BaseException], ...] = (
 )
 """What a driver raises when the database cannot be talked to at the moment, and may be again later."""
 
+NO_CONNECTION: tuple[type[BaseException], ...] = (*UNAVAILABLE, asyncpg.PostgresError)
+"""What opening a connection can fail with: there, an answer of the server's is a refusal too."""
+
 BAD_ROW: tuple[type[BaseException], ...] = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
@@ -122,13 +125,12 @@ class Database:
     async def connect(self) -> "asyncpg.Connection[Any]":
         """Open a connection; :exc:`DatabaseUnreachable` if that fails."""
         try:
-            return await self._open(SETTINGS)
-        except asyncpg.exceptions.ProtocolViolationError:
-            # A pooler such as PgBouncer refuses settings that it does not know.
-            return await self._open({})
-        except UNAVAILABLE as error:
-            raise self._unreachable(error) from error
-        except asyncpg.PostgresError as error:
+            try:
+                return await self._open(SETTINGS)
+            except asyncpg.exceptions.ProtocolViolationError:
+                # A pooler such as PgBouncer refuses settings that it does not know.
+                return await self._open({})
+        except NO_CONNECTION as error:
             raise self._unreachable(error) from error
 
     async def _open(self, settings: dict[str, str]) -> "asyncpg.Connection[Any]":
