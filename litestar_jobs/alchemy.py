@@ -160,9 +160,11 @@ def execute(connection: Connection, sql: str, arguments: Sequence[Any]) -> Seque
             "Use an engine or session without it, or jobs.enqueue(...) for a transaction of its own."
         )
     if DRIVERS[dialect.driver] is NUMBERED:
-        return connection.exec_driver_sql(sql, tuple(arguments)).all()
-    named = {f"p{number}": value for number, value in enumerate(arguments, 1)}
-    return connection.exec_driver_sql(numbered_as_named(sql), named).all()
+        result = connection.exec_driver_sql(sql, tuple(arguments))
+    else:
+        named = {f"p{number}": value for number, value in enumerate(arguments, 1)}
+        result = connection.exec_driver_sql(numbered_as_named(sql), named)
+    return result.all() if result.returns_rows else ()
 
 
 @cache

@@ -186,8 +186,15 @@ class Link:
         """The connection, in a transaction that commits at the end and rolls back after an error."""
         async with self._lock:
             connection = await self._opened()
-            async with connection.transaction():
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
                 yield connection
+            except BaseException:
+                with suppress(*UNAVAILABLE):  # a connection that is gone rolls back by itself
+                    await transaction.rollback()
+                raise
+            await transaction.commit()
 
     async def close(self) -> None:
         """Close the connection if there is one; the link may be used again."""

@@ -68,7 +68,7 @@ class Scene:
                 if self.transaction is None:
                     self.transaction = self.late.transaction()
                     await self.transaction.start()
-                await self.late.fetch(SQL["enqueue_one"], *_new(queue, priority).row, None)
+                await self.late.fetch(SQL["enqueue_in_session"], *_new(queue, priority).row)
                 self.uncommitted.add(queue)
             case ("commit it",):
                 await self.commit()
