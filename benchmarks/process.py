@@ -1,4 +1,5 @@
-"""A worker in a process of its own: ``python -m benchmarks.process DSN``, until SIGTERM."""
+"""A process of its own: ``python -m benchmarks.process DSN`` works until SIGTERM; with a port after it, it is a server
+that answers requests at ``/`` and has a worker at the default settings."""
 
 import asyncio
 import signal
@@ -6,8 +7,11 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 
-from benchmarks.bench import Bench
-from litestar_jobs import WorkerConfig
+import uvicorn
+from litestar import Litestar, get
+
+from benchmarks.bench import Bench, noop
+from litestar_jobs import JobsConfig, JobsPlugin, WorkerConfig
 
 
 async def work(dsn: str) -> None:
@@ -18,7 +22,23 @@ async def work(dsn: str) -> None:
         await stopped.wait()
 
 
+@get("/", sync_to_thread=False)
+def trivial() -> str:
+    """As little as can be."""
+    return "hello"
+
+
+def serve(dsn: str, port: int) -> None:
+    """Answer requests, and take jobs beside that."""
+    plugin = JobsPlugin(JobsConfig(dsn=dsn, jobs=[noop], migrate="never"))
+    app = Litestar([trivial], plugins=[plugin], logging_config=None)
+    uvicorn.run(app, port=port, log_level="warning", access_log=False)
+
+
 if __name__ == "__main__":
-    factory = import_module("uvloop").new_event_loop if find_spec("uvloop") else None
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(work(sys.argv[1]))
+    if len(sys.argv) > 2:  # noqa: PLR2004 - a port
+        serve(sys.argv[1], int(sys.argv[2]))
+    else:
+        factory = import_module("uvloop").new_event_loop if find_spec("uvloop") else None
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(work(sys.argv[1]))
