@@ -30,6 +30,7 @@ SCENARIOS: dict[str, Callable[[Bench], AsyncGenerator[Measured]]] = {
     "idle": latency.idle,
     "millions": history.millions,
     "snapshot": history.snapshot,
+    "vacuum": history.vacuum,
     "requests": neighbours.requests,
     "memory": neighbours.memory,
 }

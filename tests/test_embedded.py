@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
-import psutil  # type: ignore[import-untyped] # comes without types
+import psutil
 import pytest
 
 from litestar_jobs import embedded
