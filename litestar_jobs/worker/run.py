@@ -51,7 +51,7 @@ AFTER_CANCEL = 5.0
 """Seconds that handlers have to end after they were cancelled."""
 SUSPECT_PATIENCE = 3600.0
 """Seconds for which a suspect, a job that may be what ends processes, keeps the others waiting at the most."""
-SUSPECT_PAUSE = 0.5
+SUSPECT_PAUSE = 0.25
 """Seconds between two looks at whether the next one may run, while there are some."""
 MOST_UNWRITTEN = 5_000
 """Outcomes that may wait for the database before no more jobs are claimed."""

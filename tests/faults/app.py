@@ -6,6 +6,7 @@ an effect in the transaction of its session. What the worker says happened goes 
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -111,7 +112,14 @@ async def held(payload: Held, job: JobContext, state: State, db_session: NamedDe
         await asyncio.sleep(0.01)
 
 
-JOBS: list[Job[Any, Any]] = [transacted, plain, held]
+@job(queue=QUEUE)
+async def die(*, state: State, job: JobContext) -> None:
+    """Ends its process."""
+    await begin(state, job)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+JOBS: list[Job[Any, Any]] = [transacted, plain, held, die]
 
 
 def told(event: Event) -> Heard:
