@@ -6,7 +6,7 @@ more of an error than its first line: drivers append the values of a statement.
 """
 
 import logging
-from typing import Any
+from typing import Any, TypeAlias
 
 from litestar_jobs.context import JobContext
 from litestar_jobs.outcome import Cancelled, Committed, Completed, Failed, Failure, Interrupted, Lost, Retry, Snooze
@@ -17,6 +17,7 @@ from litestar_jobs.telemetry import (
     ChoreFailed,
     CleanupFailed,
     Event,
+    HandlerStuck,
     JobRescued,
     JobUnknown,
     LeaseEnded,
@@ -32,6 +33,9 @@ logger = logging.getLogger("litestar_jobs")
 
 LONGEST_LINE = 200
 
+Elsewhere: TypeAlias = JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned | HandlerStuck
+"""What happens to a job outside of its own context."""
+
 
 def log_events(event: Event) -> None:
     """Log one event."""
@@ -40,7 +44,7 @@ def log_events(event: Event) -> None:
             logger.debug("%s started", job.job_type)
         case AttemptEnded():
             _log_end(event)
-        case JobRescued() | SuspectReleased() | JobUnknown() | OutcomeRefused() | AttemptAbandoned():
+        case JobRescued() | SuspectReleased() | JobUnknown() | OutcomeRefused() | AttemptAbandoned() | HandlerStuck():
             _log_elsewhere(event)
         case CleanupFailed(job, error):
             _log_job(logging.ERROR, job, "a dependency failed while it was cleaned up: %s", _brief(error))
@@ -85,7 +89,7 @@ def _log_end(event: AttemptEnded) -> None:
         logger.debug("%s raised", job.job_type, exc_info=event.error)
 
 
-def _log_elsewhere(event: JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned) -> None:
+def _log_elsewhere(event: Elsewhere) -> None:
     """Log what happened to a job outside of its own context."""
     match event:
         case JobRescued(attempt=attempt, was_last=was_last, overdue=overdue):
@@ -108,6 +112,9 @@ def _log_elsewhere(event: JobRescued | SuspectReleased | JobUnknown | OutcomeRef
         case AttemptAbandoned(attempt=attempt):
             text = "attempt %d did not end when it was cancelled, and was handed back"
             _log_job(logging.ERROR, event, text, attempt)
+        case HandlerStuck(attempt=attempt, count=count):
+            text = "attempt %d is over, but its handler cannot be stopped and goes on; this process has %d such"
+            _log_job(logging.ERROR, event, text, attempt, count)
 
 
 def _what_follows(rescued: JobRescued) -> str:
@@ -120,7 +127,7 @@ def _what_follows(rescued: JobRescued) -> str:
 
 def _log_job(
     level: int,
-    job: JobContext | JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned,
+    job: JobContext | Elsewhere,
     text: str,
     *args: Any,
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from uuid import UUID
 
 import asyncpg
@@ -26,8 +27,7 @@ async def always(world: World, count: int) -> AsyncIterator[None]:
 
     async def keep() -> None:
         while not over.is_set():
-            worker = await world.fleet.start()
-            await until(lambda: is_over(worker), 120)
+            await until(partial(is_over, await world.fleet.start()), 120)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(count):
@@ -40,11 +40,10 @@ async def losses(dsn: str) -> dict[UUID, int]:
     """How often each job was lost with its process."""
     connection = await asyncpg.connect(dsn)
     try:
-        return dict(
-            await connection.fetch(
-                "SELECT id, count(*) FROM litestar_jobs.failure WHERE error_type = 'WorkerLost' GROUP BY id"
-            )
+        rows = await connection.fetch(
+            "SELECT id, count(*) FROM litestar_jobs.failure WHERE error_type = 'WorkerLost' GROUP BY id"
         )
+        return {row["id"]: row["count"] for row in rows}
     finally:
         await connection.close()
 
