@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
+    initialize,
     invariant,
     multiple,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -90,6 +92,15 @@ class Moves(RuleBasedStateMachine):
         self.run(self.link.close())
         self.loop.close()
 
+    @initialize()
+    def begin(self) -> None:
+        for queue in QUEUES:
+            self.enqueue(queue, later=False, priority=0, max_retries=9, count=2)
+
+    def some(self, *states: str) -> list[UUID]:
+        """The jobs in these states. Rules that need some wait for them: a move that finds nothing tells nothing."""
+        return sorted(job_id for job_id, job in self.jobs.items() if job.state in states)
+
     @rule(
         queue=st.sampled_from(QUEUES),
         later=st.booleans(),
@@ -106,6 +117,7 @@ class Moves(RuleBasedStateMachine):
         for job in jobs:
             self.jobs[job.id] = Expected(queue, max_retries, priority, "scheduled" if later else "ready")
 
+    @precondition(lambda self: self.some("ready"))
     @rule(target=claims, queue=st.sampled_from(QUEUES), slots=st.integers(1, 3), worker=st.integers(0, 1))
     def claim(self, queue: str, slots: int, worker: int) -> Any:
         claimed = self.run(self.store.claim({queue: slots}, {}, self.workers[worker], "{}"))
@@ -134,6 +146,13 @@ class Moves(RuleBasedStateMachine):
     def is_free(self, job: Claimed) -> bool:
         """Whether nobody would wait for the open transaction."""
         return self.late.locks != job.id
+
+    def zombies(self) -> list[Claimed]:
+        return [
+            job
+            for job in self.claimed
+            if self.jobs[job.id].state == "running" and not self.holds(job) and self.is_free(job)
+        ]
 
     @rule(job=claims)
     def complete(self, job: Claimed) -> None:
@@ -173,10 +192,12 @@ class Moves(RuleBasedStateMachine):
         for job_id in held:
             self.jobs[job_id].state = "completed"
 
+    @precondition(lambda self: self.some("scheduled"))
     @rule()
     def time_passes(self) -> None:
         self.run(self.link.run("UPDATE litestar_jobs.scheduled SET run_at = run_at - interval '2 h'"))
 
+    @precondition(lambda self: self.some("scheduled"))
     @rule(at_most=st.integers(1, 5))
     def promote(self, at_most: int) -> None:
         due = self.run(self.link.fetch("SELECT id FROM litestar_jobs.scheduled WHERE run_at <= now()"))
@@ -186,6 +207,7 @@ class Moves(RuleBasedStateMachine):
         for row in self.run(self.link.fetch("SELECT id FROM litestar_jobs.ready")):
             self.jobs[row["id"]].state = "ready"
 
+    @precondition(lambda self: self.some("running"))
     @rule(worker=st.integers(0, 1))
     def lose_heartbeat(self, worker: int) -> None:
         """A process does not renew in time, and does not know it yet. It claims nothing, and cannot renew."""
@@ -194,6 +216,7 @@ class Moves(RuleBasedStateMachine):
         assert not self.run(self.store.claim(dict.fromkeys(QUEUES, 5), {}, self.workers[worker], "{}"))
         self.dead.add(self.workers[worker])
 
+    @precondition(lambda self: self.dead & set(self.workers))
     @rule(worker=st.integers(0, 1), politely=st.booleans())
     def restart(self, worker: int, politely: bool) -> None:  # noqa: FBT001
         """A process takes the place of another, which left, or was never heard of again."""
@@ -203,6 +226,7 @@ class Moves(RuleBasedStateMachine):
             self.dead.add(before)
         self.run(self.store.register(self.workers[worker], "host", 1, QUEUES, HOUR))
 
+    @precondition(lambda self: self.some("running"))
     @rule(worker=st.integers(0, 1))
     def interrupt(self, worker: int) -> None:
         """A worker stops: all that it has goes back as it came, and it leaves."""
@@ -218,6 +242,7 @@ class Moves(RuleBasedStateMachine):
             self.jobs[job.id].attempts -= 1
         self.restart(worker, politely=True)
 
+    @precondition(lambda self: self.some("running") and self.dead)
     @rule()
     def rescue(self) -> None:
         lost = {
@@ -235,6 +260,25 @@ class Moves(RuleBasedStateMachine):
             expected.failures += 1
             expected.losses += 1
 
+    @precondition(lambda self: self.some("running"))
+    @rule(worker=st.integers(0, 1))
+    def die(self, worker: int) -> None:
+        """All of this at once, so that it happens often."""
+        self.lose_heartbeat(worker)
+        self.restart(worker, politely=False)
+        self.rescue()
+
+    @precondition(lambda self: self.zombies())
+    @rule(data=st.data(), completes=st.booleans())
+    def write_as_a_zombie(self, data: st.DataObject, completes: bool) -> None:  # noqa: FBT001
+        """A worker that has lost a job ends it, while another one runs it."""
+        job = data.draw(st.sampled_from(self.zombies()))
+        if completes:
+            assert not self.run(self.store.complete([job])), "the token is the right to write"
+        else:
+            assert not self.run(self.store.settle([(job, Settlement("failed"))])), "the token is the right to write"
+
+    @precondition(lambda self: self.some("held"))
     @rule(queue=st.sampled_from(QUEUES))
     def release(self, queue: str) -> None:
         """The next suspect runs, if the one before neither waits nor runs any more."""
@@ -250,11 +294,10 @@ class Moves(RuleBasedStateMachine):
             self.jobs[suspect.id].state = "ready"
             self.released = suspect.id
 
+    @precondition(lambda self: self.late.writes is None)
     @rule(job=claims)
     def begin_to_finish(self, job: Claimed) -> None:
         """The job's own transaction has finished it, and commits later."""
-        if self.late.writes is not None:
-            return
         self.run(self.late.link.fetch("BEGIN"))
         moved = self.run(self.late.store.complete([job]))
         assert bool(moved) == self.holds(job), "the token is the right to write"
@@ -266,11 +309,10 @@ class Moves(RuleBasedStateMachine):
 
         self.late.writes = completed
 
+    @precondition(lambda self: self.late.writes is None)
     @rule(queue=st.sampled_from(QUEUES), priority=st.integers(-1, 1))
     def begin_to_enqueue(self, queue: str, priority: int) -> None:
         """A job is enqueued with somebody's transaction, which commits later: until then there is none."""
-        if self.late.writes is not None:
-            return
         self.run(self.late.link.fetch("BEGIN"))
         job = NewJob(uuid7(), JobRequest(job_type="note", queue=queue, priority=priority, max_retries=1))
         self.run(self.late.store.enqueue([job]))
@@ -280,28 +322,26 @@ class Moves(RuleBasedStateMachine):
 
         self.late.writes = enqueued
 
+    @precondition(lambda self: self.late.writes is not None)
     @rule(commits=st.booleans())
     def end_late(self, commits: bool) -> None:  # noqa: FBT001
         writes, self.late.writes, self.late.locks = self.late.writes, None, None
-        if writes is not None:
-            self.run(self.late.link.fetch("COMMIT" if commits else "ROLLBACK"))
-            if commits:
-                writes()
+        self.run(self.late.link.fetch("COMMIT" if commits else "ROLLBACK"))
+        if commits and writes is not None:
+            writes()
 
+    @precondition(lambda self: self.jobs)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        if not self.jobs:
-            return
         job_id = data.draw(st.sampled_from(sorted(self.jobs)))
         moved = self.run(self.store.cancel(job_id))
         assert moved == (self.jobs[job_id].state in PENDING)
         if moved:
             self.jobs[job_id].state = "cancelled"
 
+    @precondition(lambda self: self.some("failed", "cancelled"))
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
-        if not self.jobs:
-            return
         job_id = data.draw(st.sampled_from(sorted(self.jobs)))
         queue = self.run(self.store.retry(job_id))
         expected = self.jobs[job_id]
@@ -331,6 +371,6 @@ def test_moves_agree_with_the_model(own_loop_dsn: str) -> None:
     run_state_machine_as_test(
         OnThisDatabase,
         settings=settings(
-            max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=50, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
