@@ -207,6 +207,9 @@ class Store:
         rows = await self._fetch(self._sql["rescue"], grace, self._channel)
         return [_struct(Rescued, row) for row in rows]
 
+    async def hand_back(self, worker_id: UUID, known: Sequence[int]) -> set[UUID]:
+        return {row["id"] for row in await self._fetch(self._sql["hand_back"], worker_id, known)}
+
     async def wake(self, queues: Sequence[str]) -> None:
         await self._fetch(self._sql["notify"], self._channel, [f"ready:{queue}" for queue in queues])
 

@@ -36,6 +36,11 @@ class Finisher:
         """Outcomes that are not written yet."""
         return len(self._completed) + len(self._settled)
 
+    @property
+    def tokens(self) -> list[int]:
+        """Those of the jobs whose outcomes are not written yet."""
+        return [job.token for job in (*self._completed, *(job for job, _ in self._settled))]
+
     def put(self, job: Claimed, outcome: Outcome) -> None:
         """Write this soon."""
         if type(outcome) is Completed:
