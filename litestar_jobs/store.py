@@ -190,6 +190,10 @@ class Store:
         )
         return {row["id"] for row in rows}
 
+    async def taken_away(self, jobs: Sequence[Claimed]) -> set[UUID]:
+        rows = await self._fetch(self._sql["taken_away"], [job.id for job in jobs], [job.attempt for job in jobs])
+        return {row["id"] for row in rows}
+
     async def promote(self, at_most: int) -> tuple[int, float | None]:
         (row,) = await self._fetch(self._sql["promote"], at_most, self._channel)
         return row["moved"], row["next_due"]

@@ -9,12 +9,13 @@ from typing import Any
 import msgspec
 from litestar.concurrency import sync_to_thread
 
+from litestar_jobs.alchemy import is_unanswered
 from litestar_jobs.context import JobContext, current_job
 from litestar_jobs.define import Job
 from litestar_jobs.errors import JobTimeout, LeaseLost
 from litestar_jobs.inject import CONTEXT_KEY, JobSession, Plan, Scope
 from litestar_jobs.logs import bind_structlog
-from litestar_jobs.outcome import Committed, Completed, Failed, Lost, Outcome, Retry, Snooze, after_failure
+from litestar_jobs.outcome import Committed, Completed, Failed, Lost, Outcome, Retry, Snooze, Unanswered, after_failure
 from litestar_jobs.store import Claimed
 from litestar_jobs.telemetry import AttemptEnded, AttemptStarted, CleanupFailed, Event, JobUnknown, Tracing
 from litestar_jobs.trace import current_carrier, current_trace_id
@@ -28,12 +29,14 @@ UNKNOWN_FIRST, UNKNOWN_LONGEST = 5.0, 300.0
 class Attempt:
     """A claimed job on its way through this process."""
 
-    __slots__ = ("claimed", "ending", "stopped_with")
+    __slots__ = ("claimed", "committing", "ending", "stopped_with")
 
     def __init__(self, claimed: Claimed) -> None:
         self.claimed = claimed
         self.ending = False
         """The handler has returned and its transaction is being committed: too late to be cancelled."""
+        self.committing = False
+        """What it has written, with the end of the job in it, was sent to be committed."""
         self.stopped_with: Outcome | None = None
         """Set before the task is cancelled: what that means."""
 
@@ -72,7 +75,7 @@ class Executor:
             started = time.perf_counter()
             self._emit(AttemptStarted(context))
             outcome, error = await self._outcome(job, attempt, context)
-            if error is not None and isinstance(outcome, Failed | Retry | Lost):
+            if error is not None and isinstance(outcome, Failed | Retry | Lost | Unanswered):
                 tell_failure(error)
             self._emit(AttemptEnded(context, outcome, time.perf_counter() - started, error))
         return outcome
@@ -104,15 +107,16 @@ class Executor:
                 await _call(job, payload, await scope.fill())
             attempt.ending = True
             await scope.clean_up(None)
-            return await self._commit(scope.sessions, attempt.claimed)
+            return await self._commit(scope.sessions, attempt)
         except BaseException as error:
             await self._undo(scope, context, error)
             raise
         finally:
             await self._close(scope, context)
 
-    async def _commit(self, sessions: Mapping[str, JobSession], claimed: Claimed) -> Outcome:
+    async def _commit(self, sessions: Mapping[str, JobSession], attempt: Attempt) -> Outcome:
         """Commit what the handler wrote; the session of the jobs' database last, with the end of the job in it."""
+        claimed = attempt.claimed
         own: JobSession | None = None
         for name, session in sessions.items():
             if not session.in_transaction():
@@ -125,6 +129,7 @@ class Executor:
             return Completed()
         if not await own.execute(self._complete_sql, ([str(claimed.id)], [claimed.token])):
             raise LeaseLost(claimed.id)
+        attempt.committing = True
         await own.commit()
         return Committed()
 
@@ -151,7 +156,8 @@ class Executor:
             return attempt.stopped_with
         if isinstance(raised, LeaseLost):
             return Lost()
-        return after_failure(raised, attempt.claimed.attempt, attempt.claimed.max_retries, job.retry)
+        outcome = after_failure(raised, attempt.claimed.attempt, attempt.claimed.max_retries, job.retry)
+        return Unanswered(outcome) if attempt.committing and is_unanswered(raised) else outcome
 
     def _wait_for_a_newer_worker(self, claimed: Claimed) -> Outcome:
         """Old code must not destroy new jobs: a job of an unknown type goes back, uncounted, for a while."""

@@ -110,9 +110,8 @@ class Proxy:
         self._listener.close()
         for wire in self.wires:
             wire.cut()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10)
 
     @property
     def dsn(self) -> str:
