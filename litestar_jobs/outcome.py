@@ -127,10 +127,10 @@ def after_failure(error: BaseException, attempt: int, max_retries: int, policy: 
 
 def settlement(outcome: Outcome) -> Settlement | None:
     """What to write for an outcome; None for those that ``complete.sql`` writes or nobody may."""
-    match outcome:
-        case Failed(failure) | Unanswered(Failed(failure)):
+    match outcome.otherwise if isinstance(outcome, Unanswered) else outcome:
+        case Failed(failure):
             return Settlement("failed", failure=failure)
-        case Retry(failure, delay) | Unanswered(Retry(failure, delay)):
+        case Retry(failure, delay):
             return Settlement("retry", delay, failure)
         case Snooze(delay):
             return Settlement("release", delay)

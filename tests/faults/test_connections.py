@@ -4,6 +4,7 @@ The workers here reach the database through a proxy; those who enqueue, unless a
 """
 
 import asyncio
+from functools import partial
 
 import asyncpg
 import pytest
@@ -16,7 +17,7 @@ from .app import Work, failing, plain, transacted
 from .conftest import World
 from .load import loading
 from .oracle import settled
-from .proxy import CLAIM, COMMIT, COMPLETE, ENQUEUE, PROMOTE, RENEW, SETTLE
+from .proxy import CLAIM, COMMIT, COMPLETE, ENQUEUE, PROMOTE, RENEW, SETTLE, Wire
 
 WORKERS = (CLAIM, COMPLETE, PROMOTE, RENEW)
 """The connections of a worker; outcomes that are no completions go over that of COMPLETE as well."""
@@ -64,6 +65,10 @@ async def test_each_connection_that_is_cut_or_terminated_is_replaced(world: Worl
     assert world.events.of("LeaseEnded", "JobRescued") == []
 
 
+async def replaced(world: World, wire: Wire, words: str) -> bool:
+    return wire not in world.proxy.wires and bool(world.proxy.carrying(words))
+
+
 async def test_a_connection_gone_silent_is_noticed_within_a_lease_and_replaced(world: World) -> None:
     """Half-open: nothing is refused, nothing is answered. The connection that listens carries the chores' statements too,
     which is how it checks itself; the heartbeat's is replaced before the lease is lost."""
@@ -76,8 +81,7 @@ async def test_a_connection_gone_silent_is_noticed_within_a_lease_and_replaced(w
         assert len(silent) == 1
         job_id = await world.load.put(plain(Work()))
         await world.events.wait_for_end(job_id)
-        await until(lambda: asyncio.sleep(0, set(world.proxy.wires).isdisjoint(silent)), 15, f"{words} is not noticed")
-        await until(lambda: asyncio.sleep(0, world.proxy.carrying(words)), 15, f"{words} is not replaced")
+        await until(partial(replaced, world, silent[0], words), 15, f"{words} is not replaced")
     await settled(world.dsn)
     await world.judged()
     assert world.events.of("LeaseEnded", "JobRescued", "OutcomeRefused") == []
