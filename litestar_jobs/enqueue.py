@@ -31,6 +31,8 @@ logger = logging.getLogger("litestar_jobs")
 Listener: TypeAlias = Callable[[set[str], float | None], None]
 """Hears which queues have jobs that may run, and in how many seconds the next scheduled one is due."""
 
+WRITE_TIMEOUT = 15.0
+"""Seconds after which an enqueue that the database does not answer is uncertain."""
 COMMIT_PAUSE = 0.001
 """Seconds between two looks at whether a commit that was sent is over."""
 
@@ -48,7 +50,7 @@ class JobsClient:
     async def start(self, database: Database) -> None:
         """Belong to the running event loop from now on. Connections are opened when they are needed."""
         self._loop = asyncio.get_running_loop()
-        self._writes = Link(database)
+        self._writes = Link(database, timeout=WRITE_TIMEOUT)
         self._control = Link(database)
         self._store = Store(self._control.fetch, self._sql)
         self._gatherer = Gatherer(Store(self._writes.fetch, self._sql).enqueue)

@@ -9,7 +9,18 @@ import logging
 from typing import Any, TypeAlias
 
 from litestar_jobs.context import JobContext
-from litestar_jobs.outcome import Cancelled, Committed, Completed, Failed, Failure, Interrupted, Lost, Retry, Snooze
+from litestar_jobs.outcome import (
+    Cancelled,
+    Committed,
+    Completed,
+    Failed,
+    Failure,
+    Interrupted,
+    Lost,
+    Retry,
+    Snooze,
+    Unanswered,
+)
 from litestar_jobs.telemetry import (
     AttemptAbandoned,
     AttemptEnded,
@@ -81,6 +92,9 @@ def _log_end(event: AttemptEnded) -> None:
             _log_job(logging.WARNING, job, "was interrupted and handed back, uncounted")
         case Lost():
             _log_job(logging.ERROR, job, "was stopped, its lease is lost; it runs or ran elsewhere")
+        case Unanswered(Failed(failure) | Retry(failure)):
+            text = "its commit was not answered, so it is completed, or attempt %d has failed: %s"
+            _log_job(logging.WARNING, job, text, job.attempt, _brief(failure))
         case Snooze(delay):
             _log_job(logging.INFO, job, "waits %g s", delay)
         case Cancelled():

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
+from uuid import UUID
 
 import pytest
 from advanced_alchemy.extensions.litestar import EngineConfig, SQLAlchemyAsyncConfig, SQLAlchemyPlugin
@@ -259,6 +260,28 @@ async def test_a_handler_that_cancels_every_task_of_the_worker_does_not_stop_it(
             assert (await watched.ran(cancel())).status is JobStatus.COMPLETED
             await watched.still_works()
     assert {"claim", "promote", "rescue"} <= {event.chore for event in watched.of(ChoreFailed)}
+
+
+async def test_what_was_claimed_when_the_claim_was_cancelled_is_not_forgotten(dsn: str) -> None:
+    """The worker has a lease, so nobody would rescue it."""
+
+    @job(max_retries=0)
+    async def note() -> None: ...
+
+    async with working(dsn, [note]) as watched:
+        worker = watched.plugin.worker
+        assert worker is not None
+        claim = worker._claimer.claim
+
+        async def cancelled_too_late(worker_id: UUID, at_most: int) -> NoReturn:
+            if await claim(worker_id, at_most):
+                worker._claimer.claim = claim  # type: ignore[method-assign]
+            raise asyncio.CancelledError
+
+        worker._claimer.claim = cancelled_too_late  # type: ignore[method-assign]
+        row = await watched.ran(note())
+        await watched.still_works()
+    assert (row.status, row.attempts) == (JobStatus.COMPLETED, 1)
 
 
 async def test_tasks_that_a_handler_leaves_behind_see_its_context_and_harm_nobody(dsn: str) -> None:

@@ -8,7 +8,8 @@ from litestar_jobs.telemetry import ChoreFailed, Event
 __all__ = ("Chore",)
 
 FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 5.0
+LONGEST_PAUSE = 1.0
+"""A database that is back is found within this; a second try costs next to nothing."""
 
 
 class Chore:

@@ -11,12 +11,24 @@ from typing import Any
 
 import msgspec
 
+from litestar_jobs.alchemy import is_unanswered
 from litestar_jobs.context import JobContext, current_job
 from litestar_jobs.define import Job
 from litestar_jobs.errors import JobTimeout, LeaseLost
 from litestar_jobs.inject import CONTEXT_KEY, JobSession, Plan, Scope
 from litestar_jobs.logs import bind_structlog
-from litestar_jobs.outcome import Committed, Completed, Failed, Interrupted, Lost, Outcome, Retry, Snooze, after_failure
+from litestar_jobs.outcome import (
+    Committed,
+    Completed,
+    Failed,
+    Interrupted,
+    Lost,
+    Outcome,
+    Retry,
+    Snooze,
+    Unanswered,
+    after_failure,
+)
 from litestar_jobs.store import Claimed
 from litestar_jobs.telemetry import (
     AttemptEnded,
@@ -44,7 +56,7 @@ UNKNOWN_FIRST, UNKNOWN_LONGEST = 5.0, 300.0
 class Attempt:
     """A claimed job on its way through this process."""
 
-    __slots__ = ("claimed", "ending", "given_up", "outcome", "stopped_with", "task", "until")
+    __slots__ = ("claimed", "committing", "ending", "given_up", "outcome", "stopped_with", "task", "until")
 
     def __init__(self, claimed: Claimed) -> None:
         self.claimed = claimed
@@ -53,6 +65,8 @@ class Attempt:
         """When its timeout is over, by the clock of the loop, or when it was cancelled."""
         self.ending = False
         """The handler has returned and its transaction is being committed: too late to be cancelled."""
+        self.committing = False
+        """What it has written, with the end of the job in it, was sent to be committed."""
         self.stopped_with: Outcome | None = None
         """Set before the task is cancelled: what that means."""
         self.given_up = False
@@ -130,7 +144,7 @@ class Executor:
             started = time.perf_counter()
             self._emit(AttemptStarted(context))
             attempt.outcome, error = await self._outcome(job, attempt, context)
-            if error is not None and isinstance(attempt.outcome, Failed | Retry | Lost):
+            if error is not None and isinstance(attempt.outcome, Failed | Retry | Lost | Unanswered):
                 tell_failure(error)
             if not attempt.given_up:
                 self._emit(AttemptEnded(context, attempt.outcome, time.perf_counter() - started, error))
@@ -195,6 +209,7 @@ class Executor:
 
     async def _commit(self, sessions: Mapping[str, JobSession], attempt: Attempt) -> Outcome:
         """Commit what the handler wrote; the session of the jobs' database last, with the end of the job in it."""
+        claimed = attempt.claimed
         own: JobSession | None = None
         for name, session in sessions.items():
             if not session.in_transaction():
@@ -205,10 +220,10 @@ class Executor:
                 await session.commit()
         if own is None:
             return Completed()
-        claimed = attempt.claimed
         if not await own.execute(self._complete_sql, ([str(claimed.id)], [claimed.token])):
             attempt.stopped_with = attempt.stopped_with or Lost()
             raise LeaseLost(claimed.id)
+        attempt.committing = True
         await own.commit()
         return Committed()
 
@@ -233,7 +248,8 @@ class Executor:
     def _judge(self, job: Job[Any, Any], attempt: Attempt, raised: BaseException) -> Outcome:
         if attempt.stopped_with is not None:
             return attempt.stopped_with
-        return after_failure(raised, attempt.claimed.attempt, attempt.claimed.max_retries, job.retry)
+        outcome = after_failure(raised, attempt.claimed.attempt, attempt.claimed.max_retries, job.retry)
+        return Unanswered(outcome) if attempt.committing and is_unanswered(raised) else outcome
 
     def _wait_for_a_newer_worker(self, claimed: Claimed) -> Outcome:
         """Old code must not destroy new jobs: a job of an unknown type goes back, uncounted, for a while."""

@@ -81,6 +81,12 @@ class Slots:
         """How many jobs run at this moment."""
         return len(self._running)
 
+    @property
+    def tokens(self) -> list[int]:
+        """Those of the jobs that run or are at hand."""
+        running = (attempt.claimed for attempt in self._running)
+        return [claimed.token for claimed in (*running, *self._at_hand)]
+
     def room(self) -> int:
         """How many jobs to claim now: 0 while enough are at hand."""
         ahead = self._prefetch.adapt()

@@ -23,8 +23,9 @@ SSL_REQUEST, GSS_REQUEST, CANCEL_REQUEST = 80877103, 80877104, 80877102
 class Trap:
     """Waits for a statement, and for the server's answer to it."""
 
-    def __init__(self, words: str) -> None:
+    def __init__(self, words: str, *, cut: bool) -> None:
         self.words = words
+        self.cut = cut
         self.sprung = asyncio.Event()
         """The server has answered, and nobody heard."""
 
@@ -72,8 +73,9 @@ class Wire:
                 await self._client.drain()
             elif kind == b"Z":
                 self._trap.sprung.set()
-                self.cut()
-                return
+                if self._trap.cut:
+                    self.cut()
+                self.flowing.clear()
 
     def _sent(self, kind: bytes, body: bytes) -> list[str]:
         """The statements that begin to be executed with this message."""
@@ -108,9 +110,8 @@ class Proxy:
         self._listener.close()
         for wire in self.wires:
             wire.cut()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10)
 
     @property
     def dsn(self) -> str:
@@ -134,9 +135,10 @@ class Proxy:
             wire.flowing.clear()
         return wires
 
-    def swallow(self, words: str) -> Trap:
-        """The next time that such a statement is executed, its answer is lost and the connection breaks."""
-        trap = Trap(words)
+    def swallow(self, words: str, *, cut: bool = True) -> Trap:
+        """The next time that such a statement is executed, its answer is lost. Then the connection breaks, or is silent
+        for ever."""
+        trap = Trap(words, cut=cut)
         self._traps.append(trap)
         return trap
 
