@@ -126,7 +126,22 @@ async def failing(*, job: JobContext, state: State) -> None:
     raise ConnectionError("as it should")
 
 
-JOBS: list[Job[Any, Any]] = [transacted, plain, held, failing, die]
+@job(queue=QUEUE)
+async def end_process_once(payload: str, job: JobContext, state: State) -> None:
+    """At its first attempt it ends its process, in one way or another."""
+    await begin(state, job)
+    if job.attempt > 1:
+        return
+    if payload == "os._exit":
+        os._exit(7)
+
+    async def leave() -> None:
+        raise SystemExit(7)
+
+    await asyncio.create_task(leave())
+
+
+JOBS: list[Job[Any, Any]] = [transacted, plain, held, failing, die, end_process_once]
 
 
 def told(event: Event) -> Heard:

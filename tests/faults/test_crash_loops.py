@@ -8,11 +8,12 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
+import pytest
 
 from litestar_jobs import JobStatus
 from litestar_jobs.testing import ended, until
 
-from .app import Work, die, transacted
+from .app import Work, die, end_process_once, transacted
 from .conftest import World
 from .fleet import WorkerProcess
 
@@ -34,6 +35,18 @@ async def always(world: World, count: int) -> AsyncIterator[None]:
             group.create_task(keep())
         yield
         over.set()
+
+
+@pytest.mark.parametrize("how", ["os._exit", "SystemExit in a task"])
+async def test_a_job_that_ends_its_process_runs_again_elsewhere(world: World, how: str) -> None:
+    """``asyncio`` ends its loop when a task raises ``SystemExit``, whatever the worker does."""
+    world.fleet.settings = msgspec.structs.replace(world.fleet.settings, lease=1.0, poll=0.2)
+    first = await world.fleet.start()
+    job_id = await world.load.put(end_process_once(how))
+    assert await first.ended() == 7
+    await world.fleet.start()
+    row = await ended(world.load.client, job_id, timeout=30)
+    assert (row.status, row.attempts) == (JobStatus.COMPLETED, 2)
 
 
 async def losses(dsn: str) -> dict[UUID, int]:
