@@ -370,6 +370,29 @@ async def test_an_attempt_that_does_not_end_after_its_timeout_is_given_up_and_it
     assert watched.of(OutcomeRefused) == []
 
 
+@pytest.mark.usefixtures("short_grace")
+async def test_a_commit_that_takes_longer_than_the_timeout_is_waited_for(
+    dsn: str, alchemy: SQLAlchemyAsyncConfig, connection: Any
+) -> None:
+    """The handler has returned in time. What ends its job is locked by its own transaction, so nobody else may try."""
+    await connection.execute(
+        "CREATE TABLE written (n int UNIQUE DEFERRABLE INITIALLY DEFERRED);"
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN NEW; END';"
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON written DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION wait()"
+    )
+
+    @job(timeout=0.3, max_retries=0)
+    async def write(*, db_session: NamedDependency[AsyncSession]) -> None:
+        await db_session.execute(INSERT)
+
+    async with working(dsn, [write], plugins=[SQLAlchemyPlugin(config=alchemy)]) as watched:
+        row = await watched.ran(write())
+        await watched.still_works()
+        assert watched.of(HandlerStuck) == []
+    assert (row.status, await connection.fetchval("SELECT count(*) FROM written")) == (JobStatus.COMPLETED, 1)
+
+
 async def test_threads_that_never_return_are_reported_and_do_not_use_up_the_threads(dsn: str) -> None:
     """More of them than a pool of the usual size has threads."""
     at_last = threading.Event()

@@ -177,6 +177,7 @@ class Executor:
                 await self._call(job, attempt, payload, await scope.fill())
             attempt.ending = True
             await scope.clean_up(None)
+            attempt.until = None  # the rest is the database's
             return await self._commit(scope.sessions, attempt)
         except BaseException as error:
             await self._undo(scope, context, error)
@@ -220,7 +221,7 @@ class Executor:
                 await session.commit()
         if own is None:
             return Completed()
-        if not await own.execute(self._complete_sql, ([str(claimed.id)], [claimed.token])):
+        if attempt.given_up or not await own.execute(self._complete_sql, ([str(claimed.id)], [claimed.token])):
             attempt.stopped_with = attempt.stopped_with or Lost()
             raise LeaseLost(claimed.id)
         attempt.committing = True
