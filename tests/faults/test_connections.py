@@ -78,8 +78,7 @@ async def test_a_connection_gone_silent_is_noticed_within_a_lease_and_replaced(w
     for words in WORKERS:
         silent = world.proxy.silence(words)
         assert len(silent) == 1
-        job_id = await world.load.put(plain(Work()))
-        await world.events.wait_for_end(job_id)
+        await world.events.wait_for_end(await world.load.put(failing()))
         await until(partial(replaced, world, silent[0], words), 15, f"{words} is not replaced")
     await settled(world.dsn)
     await world.judged()
