@@ -172,8 +172,10 @@ async def soak(minutes: float, seed: int) -> bool:
         report(run, found, recoveries, time.monotonic() - begun)
         return not found.wrong
     finally:
-        await server.stop("immediate")
-        server.remove()
+        try:
+            await server.stop("immediate")
+        finally:
+            server.remove()
 
 
 def main() -> int:
