@@ -13,8 +13,8 @@ from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 CLAIM, COMPLETE, SETTLE = "-- Claim jobs", "-- Finish jobs", "-- Settle"
-PROMOTE, RENEW, ENQUEUE, RESCUE = "-- Promote", "-- Renew", "-- Write", "-- Rescue"
-COMMIT, LISTEN = "COMMIT", "LISTEN"
+PROMOTE, RENEW, ENQUEUE, HAND_BACK = "-- Promote", "-- Renew", "-- Write", "-- Hand back"
+COMMIT = "COMMIT"
 """How statements begin. The chores' connection, which promotes and rescues, is also the one that listens."""
 
 SSL_REQUEST, GSS_REQUEST, CANCEL_REQUEST = 80877103, 80877104, 80877102

@@ -17,7 +17,7 @@ from .app import Work, failing, plain, transacted
 from .conftest import World
 from .load import loading
 from .oracle import settled
-from .proxy import CLAIM, COMMIT, COMPLETE, ENQUEUE, PROMOTE, RENEW, SETTLE, Wire
+from .proxy import CLAIM, COMMIT, COMPLETE, ENQUEUE, HAND_BACK, PROMOTE, RENEW, SETTLE, Wire
 
 WORKERS = (CLAIM, SETTLE, PROMOTE, RENEW)
 """The connections of a worker, each by a statement that goes over no other: jobs are completed by sessions as well."""
@@ -43,6 +43,29 @@ async def test_what_was_committed_and_never_acknowledged_is_neither_lost_nor_rep
     assert found.counts["jobs completed"] == 40
     assert found.counts["failures"] == found.counts["failure ConnectionError"] == 20
     assert found.counts["handed_back"] >= 1
+
+
+async def test_a_claim_that_the_server_ends_long_after_its_connection_broke_is_handed_back_too(world: World) -> None:
+    """The claim waits for a lock when its connection breaks, so the first look finds nothing to hand back."""
+    await world.fleet.start()
+    await world.load.put(plain(Work()))
+    await settled(world.dsn)
+    blocker = await asyncpg.connect(world.dsn)
+    async with blocker.transaction():
+        await blocker.execute("LOCK TABLE claimed")  # which a trigger writes on every claim
+        await world.load.put(plain(Work()))
+
+        async def waits() -> bool:
+            waiting = "SELECT FROM pg_stat_activity WHERE query LIKE $1 || '%' AND wait_event_type = 'Lock'"
+            return bool(await blocker.fetch(waiting, CLAIM))
+
+        await until(waits, 10, "no claim waits for the lock")
+        world.proxy.cut(CLAIM)
+        await until(lambda: asyncio.sleep(0, world.proxy.carrying(HAND_BACK)), 10, "nobody looks for what was claimed")
+    await blocker.close()
+    await settled(world.dsn, 20)
+    found = await world.judged()
+    assert (found.counts["jobs completed"], found.counts["handed_back"], found.counts["failures"]) == (2, 1, 0)
 
 
 async def test_each_connection_that_is_cut_or_terminated_is_replaced(world: World) -> None:
