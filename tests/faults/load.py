@@ -38,7 +38,7 @@ class Load:
         kinds = (plain, transacted)
         self.committed.update(await self.client.enqueue_many([kinds[n % 2](Work(seconds)) for n in range(count)]))
 
-    def begin(self, callers: int, make: Callable[[int], JobRequest], pause: float = 0.0) -> None:
+    def begin(self, callers: int, make: Callable[[int], JobRequest], pause: float = 0.05) -> None:
         """So many callers go on enqueueing until :meth:`end`; ``make`` is told which request it is."""
         self._callers += [asyncio.create_task(self._call(make, pause)) for _ in range(callers)]
 

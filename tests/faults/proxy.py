@@ -13,8 +13,8 @@ from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 CLAIM, COMPLETE, SETTLE = "-- Claim jobs", "-- Finish jobs", "-- Settle"
-PROMOTE, RENEW, ENQUEUE, RESCUE = "-- Promote", "-- Renew", "-- Write", "-- Rescue"
-COMMIT, LISTEN = "COMMIT", "LISTEN"
+PROMOTE, RENEW, ENQUEUE, HAND_BACK = "-- Promote", "-- Renew", "-- Write", "-- Hand back"
+COMMIT = "COMMIT"
 """How statements begin. The chores' connection, which promotes and rescues, is also the one that listens."""
 
 SSL_REQUEST, GSS_REQUEST, CANCEL_REQUEST = 80877103, 80877104, 80877102
@@ -40,8 +40,7 @@ class Wire:
         self._statements: dict[bytes, str] = {}
         self.seen: set[str] = set()
         """The first line of each statement that went over it."""
-        self.flowing = asyncio.Event()
-        self.flowing.set()
+        self.silent = False
         self._trap: Trap | None = None
 
     def carries(self, words: str) -> bool:
@@ -59,15 +58,16 @@ class Wire:
             for statement in self._sent(kind, body):
                 self.seen.add(statement.partition("\n")[0])
                 self._trap = self._trap or self._proxy.trap_for(statement)
-            await self.flowing.wait()
-            self._server.write(kind + _length(body) + body)
-            await self._server.drain()
+            if not self.silent:
+                self._server.write(kind + _length(body) + body)
+                await self._server.drain()
 
     async def pump_server(self, reader: asyncio.StreamReader) -> None:
         """From the server to the client."""
         while True:
             kind, body = await _message(reader)
-            await self.flowing.wait()
+            if self.silent:
+                continue
             if self._trap is None:
                 self._client.write(kind + _length(body) + body)
                 await self._client.drain()
@@ -75,7 +75,7 @@ class Wire:
                 self._trap.sprung.set()
                 if self._trap.cut:
                     self.cut()
-                self.flowing.clear()
+                self.silent = True
 
     def _sent(self, kind: bytes, body: bytes) -> list[str]:
         """The statements that begin to be executed with this message."""
@@ -132,7 +132,7 @@ class Proxy:
         """These connections stay open, and nothing comes through any more: the other side is gone without a word."""
         wires = self.carrying(words)
         for wire in wires:
-            wire.flowing.clear()
+            wire.silent = True
         return wires
 
     def swallow(self, words: str, *, cut: bool = True) -> Trap:

@@ -27,9 +27,9 @@ async def ends(dsn: str) -> list[datetime]:
 
 
 def seconds_to_recover(finished: Sequence[datetime], since: datetime, broken: datetime, back: datetime) -> float | None:
-    """Seconds from ``back`` to the first slice of time with half the usual rate, which is that between ``since`` and
+    """Seconds from ``back`` to the end of the first slice of time with half the usual rate, which is that between ``since`` and
     ``broken``. None: it never was."""
     usual = Counter(int((end - since).total_seconds() / SLICE) for end in finished if since <= end < broken)
     enough = statistics.median(usual.values()) / 2
     after = Counter(int((end - back).total_seconds() / SLICE) for end in finished if end >= back)
-    return next((index * SLICE for index in sorted(after) if after[index] >= enough), None)
+    return next(((index + 1) * SLICE for index in sorted(after) if after[index] >= enough), None)

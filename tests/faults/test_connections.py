@@ -17,10 +17,10 @@ from .app import Work, failing, plain, transacted
 from .conftest import World
 from .load import loading
 from .oracle import settled
-from .proxy import CLAIM, COMMIT, COMPLETE, ENQUEUE, PROMOTE, RENEW, SETTLE, Wire
+from .proxy import CLAIM, COMMIT, COMPLETE, ENQUEUE, HAND_BACK, PROMOTE, RENEW, SETTLE, Wire
 
-WORKERS = (CLAIM, COMPLETE, PROMOTE, RENEW)
-"""The connections of a worker; outcomes that are no completions go over that of COMPLETE as well."""
+WORKERS = (CLAIM, SETTLE, PROMOTE, RENEW)
+"""The connections of a worker, each by a statement that goes over no other: jobs are completed by sessions as well."""
 
 
 @pytest.mark.parametrize("then", ["cut", "silent"])
@@ -45,13 +45,36 @@ async def test_what_was_committed_and_never_acknowledged_is_neither_lost_nor_rep
     assert found.counts["handed_back"] >= 1
 
 
+async def test_a_claim_that_the_server_ends_long_after_its_connection_broke_is_handed_back_too(world: World) -> None:
+    """The claim waits for a lock when its connection breaks, so the first look finds nothing to hand back."""
+    await world.fleet.start()
+    await world.load.put(plain(Work()))
+    await settled(world.dsn)
+    blocker = await asyncpg.connect(world.dsn)
+    async with blocker.transaction():
+        await blocker.execute("LOCK TABLE claimed")  # which a trigger writes on every claim
+        await world.load.put(plain(Work()))
+
+        async def waits() -> bool:
+            waiting = "SELECT FROM pg_stat_activity WHERE query LIKE $1 || '%' AND wait_event_type = 'Lock'"
+            return bool(await blocker.fetch(waiting, CLAIM))
+
+        await until(waits, 10, "no claim waits for the lock")
+        world.proxy.cut(CLAIM)
+        await until(lambda: asyncio.sleep(0, world.proxy.carrying(HAND_BACK)), 10, "nobody looks for what was claimed")
+    await blocker.close()
+    await settled(world.dsn, 20)
+    found = await world.judged()
+    assert (found.counts["jobs completed"], found.counts["handed_back"], found.counts["failures"]) == (2, 1, 0)
+
+
 async def test_each_connection_that_is_cut_or_terminated_is_replaced(world: World) -> None:
     """Again and again, under load: each kind by the network, then by ``pg_terminate_backend``."""
     await world.fleet.start_all(2)
     world.load.begin(4, lambda n: (plain, transacted)[n % 2](Work(0.01)))
     admin = await asyncpg.connect(world.server.dsn())
     for _ in range(2):
-        for words in (*WORKERS, COMMIT, ENQUEUE):
+        for words in (*WORKERS, COMPLETE, COMMIT, ENQUEUE):
             await world.busy(20)
             world.proxy.cut(words)
             await world.busy(20)
@@ -73,14 +96,12 @@ async def test_a_connection_gone_silent_is_noticed_within_a_lease_and_replaced(w
     """Half-open: nothing is refused, nothing is answered. The connection that listens carries the chores' statements too,
     which is how it checks itself; the heartbeat's is replaced before the lease is lost."""
     await world.fleet.start()
-    await world.load.backlog(20)
+    await world.load.put(failing())  # so that every connection has been used
     await settled(world.dsn)
     for words in WORKERS:
-        await world.load.put(failing())  # so that every connection has been used
         silent = world.proxy.silence(words)
         assert len(silent) == 1
-        job_id = await world.load.put(plain(Work()))
-        await world.events.wait_for_end(job_id)
+        await world.events.wait_for_end(await world.load.put(failing()))
         await until(partial(replaced, world, silent[0], words), 15, f"{words} is not replaced")
     await settled(world.dsn)
     await world.judged()

@@ -75,24 +75,25 @@ async def test_a_handler_killed_in_its_midst_runs_again_and_its_effect_is_there_
     assert await failures(world, job_id) == [(1, "WorkerLost")]
 
 
-@pytest.mark.parametrize("words", [CLAIM, COMPLETE, COMMIT, SETTLE], ids=["claim", "finish", "session", "settle"])
 async def test_a_worker_killed_between_a_commit_and_its_acknowledgement_loses_and_doubles_nothing(
-    world: World, words: str
+    world: World,
 ) -> None:
-    """The server has committed, and the process is gone before it hears of it."""
-    worker = await world.fleet.start()
-    trap = world.proxy.swallow(words, cut=False)
-    for _ in range(3):
-        await world.load.put(plain(Work()))
-        await world.load.put(transacted(Work()))
-        await world.load.put(failing())
-    async with asyncio.timeout(10):
-        await trap.sprung.wait()
-    await worker.kill()
-    world.proxy.cut()
+    """The server has committed a claim, a finish, a session's transaction, a settlement, and the process is gone before
+    it hears of it."""
+    for words in (CLAIM, COMPLETE, COMMIT, SETTLE):
+        worker = await world.fleet.start()
+        trap = world.proxy.swallow(words, cut=False)
+        for _ in range(3):
+            await world.load.put(plain(Work()))
+            await world.load.put(transacted(Work()))
+            await world.load.put(failing())
+        async with asyncio.timeout(10):
+            await trap.sprung.wait()
+        await worker.kill()
+        world.proxy.cut()
     await world.fleet.start()
     found = await world.judged()
-    assert found.counts["jobs completed"] == 6
+    assert found.counts["jobs completed"] == 24
 
 
 @pytest.mark.parametrize("other", ["still runs it", "has finished it"])
