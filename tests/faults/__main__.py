@@ -96,10 +96,13 @@ class Soak:
     async def run(self, seconds: float) -> None:
         """Let the dice decide what happens next, until the time is over."""
         end = time.monotonic() + seconds
+        bag: list[str] = []
         while time.monotonic() < end:
             since = await moment(self.dsn)
             await asyncio.sleep(CALM / 2)
-            name = self.dice.choice(list(self.faults))
+            if not bag:  # each of them once, then each once more
+                bag = self.dice.sample(list(self.faults), len(self.faults))
+            name = bag.pop()
             broken = await moment(self.dsn)
             await self.faults[name]()
             self.injected[name] += 1
