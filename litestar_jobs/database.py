@@ -195,7 +195,9 @@ class Link:
             try:
                 yield connection
             except BaseException:
-                with suppress(*UNAVAILABLE):  # a connection that is gone rolls back by itself
+                with suppress(
+                    *UNAVAILABLE, asyncpg.InternalClientError
+                ):  # a connection that is gone rolls back by itself
                     await transaction.rollback()
                 raise
             await transaction.commit()

@@ -56,13 +56,27 @@ UNKNOWN_FIRST, UNKNOWN_LONGEST = 5.0, 300.0
 class Attempt:
     """A claimed job on its way through this process."""
 
-    __slots__ = ("claimed", "committing", "ending", "given_up", "outcome", "stopped_with", "task", "until")
+    __slots__ = (
+        "claimed",
+        "committing",
+        "ending",
+        "given_up",
+        "outcome",
+        "overdue_since",
+        "started",
+        "stopped_with",
+        "task",
+        "until",
+    )
 
     def __init__(self, claimed: Claimed) -> None:
         self.claimed = claimed
         self.task: asyncio.Task[None] | None = None
+        self.started = 0.0
         self.until: float | None = None
         """When its timeout is over, by the clock of the loop, or when it was cancelled."""
+        self.overdue_since: float | None = None
+        """When somebody first saw it running after that. A process that was suspended sees it long after."""
         self.ending = False
         """The handler has returned and its transaction is being committed: too late to be cancelled."""
         self.committing = False
@@ -126,12 +140,13 @@ class Executor:
         attempt.given_up = True
         if attempt.task is not None:
             self._tell_stuck(attempt, attempt.task)
+        error: JobTimeout | None = None
         if attempt.stopped_with is None:
             job = self._jobs[attempt.claimed.job_type]
             error = JobTimeout(job.timeout or 0)
             attempt.stopped_with = self._judge(job, attempt, error)
-            duration = asyncio.get_running_loop().time() - (attempt.until or 0) + error.timeout
-            self._emit(AttemptEnded(_context(attempt.claimed), attempt.stopped_with, duration, error))
+        duration = time.perf_counter() - attempt.started
+        self._emit(AttemptEnded(_context(attempt.claimed), attempt.stopped_with, duration, error))
         return attempt.stopped_with
 
     def close(self) -> None:
@@ -141,13 +156,13 @@ class Executor:
     async def _traced(self, job: Job[Any, Any], attempt: Attempt) -> Outcome:
         context = _enter_span(attempt.claimed)
         with self._tracing.attempt(context, current_carrier.get()) as tell_failure:
-            started = time.perf_counter()
+            attempt.started = time.perf_counter()
             self._emit(AttemptStarted(context))
             attempt.outcome, error = await self._outcome(job, attempt, context)
             if error is not None and isinstance(attempt.outcome, Failed | Retry | Lost | Unanswered):
                 tell_failure(error)
             if not attempt.given_up:
-                self._emit(AttemptEnded(context, attempt.outcome, time.perf_counter() - started, error))
+                self._emit(AttemptEnded(context, attempt.outcome, time.perf_counter() - attempt.started, error))
         return attempt.outcome
 
     async def _outcome(

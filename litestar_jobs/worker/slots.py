@@ -133,9 +133,14 @@ class Slots:
         return [attempt for attempt in self._running if attempt.task is not None and attempt.task.done()]
 
     def overdue(self, grace: float) -> list[Attempt]:
-        """Attempts that have not ended although they were cancelled so many seconds ago."""
-        latest = self._loop.time() - grace
-        return [attempt for attempt in self._running if attempt.until is not None and attempt.until < latest]
+        """Attempts that were seen, so many seconds ago or more, to run on after they were cancelled. To be asked often:
+        the first look only notices them."""
+        now = self._loop.time()
+        late = [attempt for attempt in self._running if attempt.until is not None and attempt.until < now]
+        for attempt in late:
+            if attempt.overdue_since is None:
+                attempt.overdue_since = now
+        return [attempt for attempt in late if now - (attempt.overdue_since or now) >= grace]
 
     def end(self, attempt: Attempt, outcome: Outcome) -> None:
         """The attempt has this outcome and its slot is free; nothing if that is so already."""

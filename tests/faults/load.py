@@ -104,7 +104,7 @@ class Load:
                     await transaction.rollback()
                 finally:
                     connection.terminate()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
                 pass  # with its server, which rolls back as well
             await asyncio.sleep(pause)
 
