@@ -8,6 +8,7 @@ keep the process: others may run that job by now.
 
 import asyncio
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -87,6 +88,7 @@ class _Process:
         with self._signals():
             try:
                 async with self._app.lifespan():
+                    gc.freeze()  # what is there now stays: looking through it again and again takes 70 ms each time
                     self._say_hello()
                     await self._told.wait()
                     self._say_goodbye()
