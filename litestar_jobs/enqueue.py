@@ -19,7 +19,7 @@ from litestar_jobs.database import UNAVAILABLE, Database, Link
 from litestar_jobs.errors import EnqueueError, NotRunning, PayloadRefused, WrongEventLoop
 from litestar_jobs.gather import Gatherer, translated
 from litestar_jobs.request import JobRequest, NewJob
-from litestar_jobs.row import JobRow
+from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.store import Statements, Store
 from litestar_jobs.telemetry import Tracing
 from litestar_jobs.trace import current_trace_id
@@ -148,7 +148,12 @@ class JobsClient:
     async def cancel(self, job_id: UUID) -> bool:
         """End a pending job as cancelled. False, and nothing changed, if it is not pending."""
         self._in_loop()
-        return await self._store.cancel(job_id)
+        while not await self._store.cancel(job_id):
+            row = await self._store.get(job_id)
+            if row is None or row.status is not JobStatus.PENDING:
+                return False
+            # It was on its way from one pending state to another.
+        return True
 
     async def retry(self, job_id: UUID) -> bool:
         """Run a failed or cancelled job again, with all its attempts anew. False if it is neither."""

@@ -6,7 +6,7 @@ more of an error than its first line: drivers append the values of a statement.
 """
 
 import logging
-from typing import Any
+from typing import Any, TypeAlias
 
 from litestar_jobs.context import JobContext
 from litestar_jobs.outcome import Cancelled, Committed, Completed, Failed, Failure, Interrupted, Lost, Retry, Snooze
@@ -17,10 +17,12 @@ from litestar_jobs.telemetry import (
     ChoreFailed,
     CleanupFailed,
     Event,
+    HandlerStuck,
     JobRescued,
     JobUnknown,
     LeaseEnded,
     OutcomeRefused,
+    SuspectReleased,
     WorkerStarted,
     WorkerStopped,
 )
@@ -31,6 +33,9 @@ logger = logging.getLogger("litestar_jobs")
 
 LONGEST_LINE = 200
 
+Elsewhere: TypeAlias = JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned | HandlerStuck
+"""What happens to a job outside of its own context."""
+
 
 def log_events(event: Event) -> None:
     """Log one event."""
@@ -39,7 +44,7 @@ def log_events(event: Event) -> None:
             logger.debug("%s started", job.job_type)
         case AttemptEnded():
             _log_end(event)
-        case JobRescued() | JobUnknown() | OutcomeRefused() | AttemptAbandoned():
+        case JobRescued() | SuspectReleased() | JobUnknown() | OutcomeRefused() | AttemptAbandoned() | HandlerStuck():
             _log_elsewhere(event)
         case CleanupFailed(job, error):
             _log_job(logging.ERROR, job, "a dependency failed while it was cleaned up: %s", _brief(error))
@@ -84,7 +89,7 @@ def _log_end(event: AttemptEnded) -> None:
         logger.debug("%s raised", job.job_type, exc_info=event.error)
 
 
-def _log_elsewhere(event: JobRescued | JobUnknown | OutcomeRefused | AttemptAbandoned) -> None:
+def _log_elsewhere(event: Elsewhere) -> None:
     """Log what happened to a job outside of its own context."""
     match event:
         case JobRescued(attempt=attempt, was_last=was_last, overdue=overdue):
@@ -94,8 +99,10 @@ def _log_elsewhere(event: JobRescued | JobUnknown | OutcomeRefused | AttemptAban
                 "attempt %d %s, %s",
                 attempt,
                 "ran on long after its timeout" if overdue else "was lost with its process",
-                "and was the last one: failed for good" if was_last else "so it runs again",
+                _what_follows(event),
             )
+        case SuspectReleased():
+            _log_job(logging.WARNING, event, "was lost with its process more than once; it is its turn to run again")
         case JobUnknown(delay=delay):
             text = "no job of this name is known here, it waits %g s for a worker that knows it"
             _log_job(logging.WARNING, event, text, delay)
@@ -105,11 +112,22 @@ def _log_elsewhere(event: JobRescued | JobUnknown | OutcomeRefused | AttemptAban
         case AttemptAbandoned(attempt=attempt):
             text = "attempt %d did not end when it was cancelled, and was handed back"
             _log_job(logging.ERROR, event, text, attempt)
+        case HandlerStuck(attempt=attempt, count=count):
+            text = "attempt %d is over, but its handler cannot be stopped and goes on; this process has %d such"
+            _log_job(logging.ERROR, event, text, attempt, count)
+
+
+def _what_follows(rescued: JobRescued) -> str:
+    if rescued.was_last:
+        return "and was the last one: failed for good"
+    if rescued.suspect:
+        return "not for the first time: it is held until no other such job runs"
+    return "so it runs again"
 
 
 def _log_job(
     level: int,
-    job: JobContext | JobRescued | JobUnknown | OutcomeRefused | AttemptAbandoned,
+    job: JobContext | Elsewhere,
     text: str,
     *args: Any,
 ) -> None:
@@ -117,7 +135,7 @@ def _log_job(
     job_id = str(job.id if isinstance(job, JobContext) else job.job_id)
     trace_id = job.trace_id or "-"
     span: dict[str, Any] = {"trace_id": trace_id, "job_id": job_id, "job_type": job.job_type, "queue": job.queue}
-    if not isinstance(job, JobUnknown):
+    if not isinstance(job, JobUnknown | SuspectReleased):
         span["attempt"] = job.attempt
     logger.log(
         level,

@@ -143,7 +143,7 @@ def _seconds(delay: object) -> float:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as broken:  # noqa: BLE001 - an exception that cannot be printed must not fail the worker
+    except BaseException as broken:  # noqa: BLE001 - an exception that cannot be printed must not fail the worker
         return f"<unprintable {type(error).__qualname__}: {type(broken).__qualname__}>"
 
 

@@ -23,12 +23,14 @@ __all__ = (
     "ChoreFailed",
     "CleanupFailed",
     "Event",
+    "HandlerStuck",
     "Hook",
     "JobRescued",
     "JobUnknown",
     "LeaseEnded",
     "NoTracing",
     "OutcomeRefused",
+    "SuspectReleased",
     "Tracing",
     "WorkerStarted",
     "WorkerStopped",
@@ -92,6 +94,17 @@ class JobRescued(msgspec.Struct, frozen=True):
     attempt: int
     was_last: bool
     overdue: bool
+    suspect: bool
+    """Lost with its process once more: it is held until no other suspect runs."""
+
+
+class SuspectReleased(msgspec.Struct, frozen=True):
+    """A job that was lost with its process more than once may run now; no other such job runs."""
+
+    job_id: UUID
+    job_type: str
+    queue: str
+    trace_id: str | None
 
 
 class OutcomeRefused(msgspec.Struct, frozen=True):
@@ -113,6 +126,19 @@ class AttemptAbandoned(msgspec.Struct, frozen=True):
     queue: str
     trace_id: str | None
     attempt: int
+
+
+class HandlerStuck(msgspec.Struct, frozen=True):
+    """An attempt is over, by its timeout or because it was stopped, but its handler goes on: a thread, which nothing
+    can interrupt, or code that does not end when it is cancelled. Its slot is free, and what it still does is recorded
+    nowhere. ``count`` is how many such there are in this process."""
+
+    job_id: UUID
+    job_type: str
+    queue: str
+    trace_id: str | None
+    attempt: int
+    count: int
 
 
 class LeaseEnded(msgspec.Struct, frozen=True):
@@ -139,8 +165,10 @@ Event: TypeAlias = (
     | CleanupFailed
     | JobUnknown
     | JobRescued
+    | SuspectReleased
     | OutcomeRefused
     | AttemptAbandoned
+    | HandlerStuck
     | LeaseEnded
     | ChoreFailed
 )

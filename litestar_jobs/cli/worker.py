@@ -30,11 +30,11 @@ from litestar_jobs.cli.printing import count, print_line
 from litestar_jobs.config import WorkerConfig
 from litestar_jobs.durations import seconds
 from litestar_jobs.errors import JobsError
+from litestar_jobs.worker.execute import THREADS
 
 __all__ = ("worker",)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-THREADS = "litestar-jobs-thread"
 LEFTOVERS = 1.0
 """Seconds that tasks and threads have to end after everything else has."""
 

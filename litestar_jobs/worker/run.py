@@ -29,6 +29,7 @@ from litestar_jobs.telemetry import (
     Hook,
     JobRescued,
     LeaseEnded,
+    SuspectReleased,
     Tracing,
     WorkerStarted,
     WorkerStopped,
@@ -48,6 +49,12 @@ logger = logging.getLogger("litestar_jobs")
 PROMOTED_AT_ONCE = 1_000
 AFTER_CANCEL = 5.0
 """Seconds that handlers have to end after they were cancelled."""
+WATCH_PAUSE = 1.0
+"""Seconds between two looks at whether they did."""
+SUSPECT_PATIENCE = 3600.0
+"""Seconds for which a suspect, a job that may be what ends processes, keeps the others waiting at the most."""
+SUSPECT_PAUSE = 0.25
+"""Seconds between two looks at whether the next one may run, while there are some."""
 MOST_UNWRITTEN = 5_000
 """Outcomes that may wait for the database before no more jobs are claimed."""
 
@@ -92,6 +99,7 @@ class Worker:
             chores = Link(self._database, on_open=listening(self._sql.channel, self._hear, self._hear_nothing))
             for link in (chores, finishes, claims):
                 undo.push_async_callback(link.close)
+            undo.callback(self._executor.close)
             self._store = Store(chores.fetch, self._sql)
             self._claimer = Claimer(Store(claims.fetch, self._sql), self.queues, self._timeouts)
             self._finisher = Finisher(Store(finishes.fetch, self._sql), self._hear, self._emit)
@@ -100,6 +108,7 @@ class Worker:
             self._promotes = Chore("promote", self._promote, self._emit)
             self._rescues = Chore("rescue", self._rescue, self._emit)
             self._leases = Chore("lease", self._renew_identity, self._emit)
+            self._watches = Chore("watch", self._watch, self._emit)
             self._heartbeat: Heartbeat | None = None
             self._promotes_at = 0.0
             self._unasked = dict(self._sessions)
@@ -111,7 +120,7 @@ class Worker:
             await self._find_own_sessions()
             await self._promote()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear))
-            for chore in (self._finisher, self._leases, self._rescues, self._promotes, self._claims):
+            for chore in (self._finisher, self._leases, self._rescues, self._promotes, self._watches, self._claims):
                 chore.start()
             self._undo = undo.pop_all()
         self._emit(WorkerStarted(self._known_as, self.queues, self._config.concurrency))
@@ -129,8 +138,11 @@ class Worker:
         interrupted = self._give_back(self._slots.take_back())
         if timeout is None:
             timeout = seconds(self._config.shutdown_timeout, "shutdown_timeout")
-        if not await self._let_end(timeout):
+        ended = await self._let_end(timeout)
+        await self._watches.stop()
+        if not ended:
             interrupted += await self._interrupt()
+        await self._watch()
         for chore in (self._promotes, self._rescues, self._leases):
             await chore.stop()
         await self._finisher.stop()
@@ -172,12 +184,21 @@ class Worker:
 
     async def _rescue(self) -> float:
         await self._find_own_sessions()
-        rescued = await self._store.rescue(self._lease)
-        for job in rescued:
-            self._emit(
-                JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, job.was_last, job.overdue)
-            )
-        return self._lease / RENEWALS
+        for job in await self._store.rescue(self._lease):
+            fate = (job.was_last, job.overdue, job.suspect)
+            self._emit(JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, *fate))
+        waited, suspect = await self._store.release(self.queues, SUSPECT_PATIENCE)
+        if suspect is not None:
+            self._emit(SuspectReleased(suspect.id, suspect.job_type, suspect.queue, suspect.trace_id))
+        return min(SUSPECT_PAUSE, self._lease / RENEWALS) if waited else self._lease / RENEWALS
+
+    async def _watch(self) -> float:
+        """Free the slots of attempts that do not say themselves that they have ended."""
+        for attempt in self._slots.silent():
+            self._slots.end(attempt, self._executor.judge_silent(attempt))
+        for attempt in self._slots.overdue(AFTER_CANCEL):
+            self._slots.end(attempt, self._executor.give_up(attempt))
+        return WATCH_PAUSE
 
     async def _renew_identity(self) -> float:
         """Have a lease: the first one, and a new one after it was lost."""
@@ -285,6 +306,6 @@ class Worker:
         for hook in self._hooks:
             try:
                 hook(event)
-            except Exception:
+            except BaseException:
                 # Not the event itself: it may hold what a handler raised.
                 logger.exception("hook %r raised on %s", hook, type(event).__name__)
