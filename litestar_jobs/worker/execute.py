@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from datetime import datetime
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +18,7 @@ from litestar_jobs.errors import JobTimeout, LeaseLost
 from litestar_jobs.inject import CONTEXT_KEY, JobSession, Plan, Scope
 from litestar_jobs.logs import bind_structlog
 from litestar_jobs.outcome import Committed, Completed, Failed, Interrupted, Lost, Outcome, Retry, Snooze, after_failure
+from litestar_jobs.schedule import OF_A_SCHEDULE, SCHEDULE, SLOT
 from litestar_jobs.store import Claimed
 from litestar_jobs.telemetry import (
     AttemptEnded,
@@ -117,7 +119,11 @@ class Executor:
             error = JobTimeout(job.timeout or 0)
             attempt.stopped_with = self._judge(job, attempt, error)
             duration = asyncio.get_running_loop().time() - (attempt.until or 0) + error.timeout
-            self._emit(AttemptEnded(_context(attempt.claimed), attempt.stopped_with, duration, error))
+            self._emit(
+                AttemptEnded(
+                    _context(attempt.claimed, _headers(attempt.claimed)), attempt.stopped_with, duration, error
+                )
+            )
         return attempt.stopped_with
 
     def close(self) -> None:
@@ -263,15 +269,23 @@ def _in_thread(fn: Callable[..., Any], /, *payload: Any, **dependencies: Any) ->
 
 def _enter_span(claimed: Claimed) -> JobContext:
     """Make this context the job's: whatever logs or enqueues in it does so in the job's trace."""
-    context = _context(claimed)
+    headers = _headers(claimed)
+    context = _context(claimed, headers)
+    if context.schedule is not None:  # says something of this job alone, not of those that it enqueues
+        headers = {name: value for name, value in headers.items() if name not in OF_A_SCHEDULE}
     current_job.set(context)
     current_trace_id.set(claimed.trace_id)
-    current_carrier.set(None if claimed.headers is None else msgspec.json.decode(claimed.headers))
+    current_carrier.set(headers or None)
     bind_structlog()
     return context
 
 
-def _context(claimed: Claimed) -> JobContext:
+def _headers(claimed: Claimed) -> dict[str, str]:
+    return {} if claimed.headers is None else msgspec.json.decode(claimed.headers)
+
+
+def _context(claimed: Claimed, headers: Mapping[str, str]) -> JobContext:
+    slot = headers.get(SLOT)
     return JobContext(
         id=claimed.id,
         job_type=claimed.job_type,
@@ -280,6 +294,8 @@ def _context(claimed: Claimed) -> JobContext:
         max_retries=claimed.max_retries,
         trace_id=claimed.trace_id,
         enqueued_at=claimed.created_at,
+        schedule=headers.get(SCHEDULE),
+        scheduled_for=None if slot is None else datetime.fromisoformat(slot),
     )
 
 
