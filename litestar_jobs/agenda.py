@@ -78,7 +78,6 @@ class Agenda:
             self._sql["fire"],
             schedule.name,
             seen.turn,
-            _encoded(schedule.times),
             decision.until,
             schedule.overlap == "skip",
             asked.queue,

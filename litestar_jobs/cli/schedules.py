@@ -10,7 +10,8 @@ from uuid import UUID
 import click
 import msgspec
 from litestar import Litestar
-from rich_click import RichCommand, RichGroup
+from litestar.cli._utils import LitestarGroup
+from rich_click import RichCommand
 
 from litestar_jobs import migrate
 from litestar_jobs.agenda import Agenda, Planned
@@ -60,7 +61,7 @@ class Turns(msgspec.Struct, frozen=True):
     schedules: list[Turned]
 
 
-@click.group(name="schedules", cls=RichGroup, invoke_without_command=True)
+@click.group(name="schedules", cls=LitestarGroup, invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: schedules.")
 @click.pass_context
 def schedules(context: click.Context, app: Litestar, *, as_json: bool) -> None:
@@ -73,7 +74,7 @@ def schedules(context: click.Context, app: Litestar, *, as_json: bool) -> None:
         print_json(Agreed(lines)) if as_json else _print_lines(lines)
 
 
-@schedules.command(name="pause", cls=RichCommand)
+@click.command(name="pause", cls=RichCommand)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: schedules with name, done, reason.")
 def pause(app: Litestar, names: Sequence[str], *, as_json: bool) -> None:
@@ -84,7 +85,7 @@ def pause(app: Litestar, names: Sequence[str], *, as_json: bool) -> None:
     _report(run(_turn(plugin_of(app), "pause", names)), "is paused", as_json=as_json)
 
 
-@schedules.command(name="resume", cls=RichCommand)
+@click.command(name="resume", cls=RichCommand)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: schedules with name, done, reason.")
 def resume(app: Litestar, names: Sequence[str], *, as_json: bool) -> None:
@@ -95,7 +96,7 @@ def resume(app: Litestar, names: Sequence[str], *, as_json: bool) -> None:
     _report(run(_turn(plugin_of(app), "resume", names)), "is active", as_json=as_json)
 
 
-@schedules.command(name="run", cls=RichCommand)
+@click.command(name="run", cls=RichCommand)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: schedules with name, done, job, reason.")
 def run_now(app: Litestar, names: Sequence[str], *, as_json: bool) -> None:
@@ -104,6 +105,10 @@ def run_now(app: Litestar, names: Sequence[str], *, as_json: bool) -> None:
     Paused or not. Exits with 1 if a schedule is not in the code of this application.
     """
     _report(run(_turn(plugin_of(app), "run", names)), "is enqueued", as_json=as_json)
+
+
+for command in (pause, resume, run_now):
+    schedules.add_command(command)
 
 
 @asynccontextmanager
