@@ -66,7 +66,7 @@ class Cron(_Schedule, frozen=True):
     """
 
     expression: str
-    timezone: str = msgspec.field(default="UTC")
+    timezone: str = "UTC"
 
     def times(self) -> Times:
         """When it is due; :exc:`DefinitionError` if that cannot be read."""

@@ -164,8 +164,8 @@ class SlotEnqueued(msgspec.Struct, frozen=True):
 
 
 class SlotsSkipped(msgspec.Struct, frozen=True):
-    """Slots of a schedule, the newest of them at ``until``, will have no job: no worker was there in time (``missed``,
-    counted up to 101), or a job of the schedule has not finished (``overlap``)."""
+    """Slots of a schedule, the newest of them at ``until``, will have no job: no worker was there in time (``missed``;
+    at most 101 are counted), or a job of the schedule has not finished (``overlap``)."""
 
     schedule: str
     job_type: str
