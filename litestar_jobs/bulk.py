@@ -38,18 +38,18 @@ PENDING = ("id", "run_at", "priority", "attempts", "queue")
 
 async def in_chunks(items: Iterable[T] | AsyncIterable[T], size: int) -> AsyncIterator[list[T]]:
     """The items in lists of at most so many."""
-    if not isinstance(items, AsyncIterable):
-        rest = iter(items)
-        while chunk := list(islice(rest, size)):
-            yield chunk
+    if isinstance(items, AsyncIterable):
+        waiting: list[T] = []
+        async for item in items:
+            waiting.append(item)
+            if len(waiting) == size:
+                yield waiting
+                waiting = []
+        if waiting:
+            yield waiting
         return
-    chunk = []
-    async for item in items:
-        chunk.append(item)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
         yield chunk
 
 

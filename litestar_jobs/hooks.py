@@ -33,6 +33,8 @@ from litestar_jobs.telemetry import (
     JobUnknown,
     LeaseEnded,
     OutcomeRefused,
+    SlotEnqueued,
+    SlotsSkipped,
     SuspectReleased,
     WorkerStarted,
     WorkerStopped,
@@ -67,6 +69,8 @@ def log_events(event: Event) -> None:
             logger.error(
                 "worker %s lost its lease and stopped %d jobs, others may run them: %s", worker_id, jobs, reason
             )
+        case SlotEnqueued() | SlotsSkipped():
+            _log_schedule(event)
         case ChoreFailed(chore, error, delay):
             logger.error("%s failed and will be tried again in %g s: %s", chore, delay, _brief(error))
 
@@ -129,6 +133,18 @@ def _log_elsewhere(event: Elsewhere) -> None:
         case HandlerStuck(attempt=attempt, count=count):
             text = "attempt %d is over, but its handler cannot be stopped and goes on; this process has %d such"
             _log_job(logging.ERROR, event, text, attempt, count)
+
+
+def _log_schedule(event: SlotEnqueued | SlotsSkipped) -> None:
+    match event:
+        case SlotEnqueued(schedule, slot, job_id):
+            logger.debug("schedule %s: job %s for %s", schedule, job_id, slot.isoformat())
+        case SlotsSkipped(schedule, _, slots, until, "missed"):
+            text = "schedule %s: %d slots up to %s were missed and are not made up for"
+            logger.warning(text, schedule, slots, until.isoformat())
+        case SlotsSkipped(schedule, until=until):
+            text = "schedule %s: nothing for %s, a job of it has not finished"
+            logger.warning(text, schedule, until.isoformat())
 
 
 def _what_follows(rescued: JobRescued) -> str:

@@ -6,7 +6,8 @@ raises is logged and does not disturb the job.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol, TypeAlias
+from datetime import datetime
+from typing import Literal, Protocol, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -30,6 +31,8 @@ __all__ = (
     "LeaseEnded",
     "NoTracing",
     "OutcomeRefused",
+    "SlotEnqueued",
+    "SlotsSkipped",
     "SuspectReleased",
     "Tracing",
     "WorkerStarted",
@@ -149,6 +152,28 @@ class LeaseEnded(msgspec.Struct, frozen=True):
     reason: str
 
 
+class SlotEnqueued(msgspec.Struct, frozen=True):
+    """A slot of a schedule was due, and this process wrote its job."""
+
+    schedule: str
+    slot: datetime
+    job_id: UUID
+    job_type: str
+    queue: str
+    trace_id: str | None
+
+
+class SlotsSkipped(msgspec.Struct, frozen=True):
+    """Slots of a schedule, the newest of them at ``until``, will have no job: no worker was there in time (``missed``;
+    at most 101 are counted), or a job of the schedule has not finished (``overlap``)."""
+
+    schedule: str
+    job_type: str
+    slots: int
+    until: datetime
+    reason: Literal["missed", "overlap"]
+
+
 class ChoreFailed(msgspec.Struct, frozen=True):
     """A loop of the worker failed and will try again in ``delay`` seconds."""
 
@@ -170,6 +195,8 @@ Event: TypeAlias = (
     | AttemptAbandoned
     | HandlerStuck
     | LeaseEnded
+    | SlotEnqueued
+    | SlotsSkipped
     | ChoreFailed
 )
 Hook: TypeAlias = Callable[[Event], None]

@@ -8,7 +8,7 @@ from pathlib import Path
 from litestar import Litestar
 from litestar.datastructures import State
 
-from litestar_jobs import Fixed, JobContext, JobsConfig, JobsPlugin, WorkerConfig, job
+from litestar_jobs import Cron, Fixed, JobContext, JobsConfig, JobsPlugin, WorkerConfig, job
 
 PATIENCE = "CLI_APP_PATIENCE"
 """The shutdown_timeout; without it the application has no worker of its own."""
@@ -48,6 +48,11 @@ async def fail(payload: str) -> None:
     raise ConnectionError(payload)
 
 
+@job(queue="held", schedules=[Cron("0 0 1 1 *", timezone="Europe/Berlin", payload="everybody")])
+async def new_year(payload: str) -> None:
+    """Rarely."""
+
+
 class OwnPlugin(JobsPlugin):
     """Somebody's subclass."""
 
@@ -55,7 +60,7 @@ class OwnPlugin(JobsPlugin):
 def create_app() -> Litestar:
     patience = os.environ.get(PATIENCE)
     worker = None if patience is None else WorkerConfig(shutdown_timeout=float(patience), queues=["other"])
-    config = JobsConfig(jobs=[hold, hold_thread, quick, mark_and_hold, fail], worker=worker)
+    config = JobsConfig(jobs=[hold, hold_thread, quick, mark_and_hold, fail, new_year], worker=worker)
     return Litestar([], on_startup=[_start], plugins=[OwnPlugin(config)])
 
 

@@ -6,17 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from types import TracebackType
 from typing import Any
 
-import msgspec
-
 from litestar_jobs.alchemy import is_unanswered
-from litestar_jobs.context import JobContext, current_job
+from litestar_jobs.context import JobContext
 from litestar_jobs.define import Job
 from litestar_jobs.errors import JobTimeout, LeaseLost
 from litestar_jobs.inject import CONTEXT_KEY, JobSession, Plan, Scope
-from litestar_jobs.logs import bind_structlog
 from litestar_jobs.outcome import (
     Committed,
     Completed,
@@ -39,9 +35,10 @@ from litestar_jobs.telemetry import (
     JobUnknown,
     Tracing,
 )
-from litestar_jobs.trace import current_carrier, current_trace_id
+from litestar_jobs.trace import current_carrier
+from litestar_jobs.worker.attempt import Attempt, Limit, context_of, enter_span
 
-__all__ = ("THREADS", "Attempt", "Executor")
+__all__ = ("THREADS", "Executor")
 
 logger = logging.getLogger("litestar_jobs")
 
@@ -51,41 +48,6 @@ MOST_THREADS = 10_000
 """There are as many as run at once, and one more for each that never returns."""
 UNKNOWN_FIRST, UNKNOWN_LONGEST = 5.0, 300.0
 """Seconds that a job of an unknown type waits for a worker that knows it; doubled each time, per type."""
-
-
-class Attempt:
-    """A claimed job on its way through this process."""
-
-    __slots__ = (
-        "claimed",
-        "committing",
-        "ending",
-        "given_up",
-        "outcome",
-        "overdue_since",
-        "started",
-        "stopped_with",
-        "task",
-        "until",
-    )
-
-    def __init__(self, claimed: Claimed) -> None:
-        self.claimed = claimed
-        self.task: asyncio.Task[None] | None = None
-        self.started = 0.0
-        self.until: float | None = None
-        """When its timeout is over, by the clock of the loop, or when it was cancelled."""
-        self.overdue_since: float | None = None
-        """When somebody first saw it running after that. A process that was suspended sees it long after."""
-        self.ending = False
-        """The handler has returned and its transaction is being committed: too late to be cancelled."""
-        self.committing = False
-        """What it has written, with the end of the job in it, was sent to be committed."""
-        self.stopped_with: Outcome | None = None
-        """Set before the task is cancelled: what that means."""
-        self.given_up = False
-        """It has its outcome, although the handler goes on: nobody is to hear of its late end."""
-        self.outcome: Outcome | None = None
 
 
 class Executor:
@@ -146,7 +108,7 @@ class Executor:
             error = JobTimeout(job.timeout or 0)
             attempt.stopped_with = self._judge(job, attempt, error)
         duration = time.perf_counter() - attempt.started
-        self._emit(AttemptEnded(_context(attempt.claimed), attempt.stopped_with, duration, error))
+        self._emit(AttemptEnded(context_of(attempt.claimed), attempt.stopped_with, duration, error))
         return attempt.stopped_with
 
     def close(self) -> None:
@@ -154,7 +116,7 @@ class Executor:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _traced(self, job: Job[Any, Any], attempt: Attempt) -> Outcome:
-        context = _enter_span(attempt.claimed)
+        context = enter_span(attempt.claimed)
         with self._tracing.attempt(context, current_carrier.get()) as tell_failure:
             attempt.started = time.perf_counter()
             self._emit(AttemptStarted(context))
@@ -183,12 +145,12 @@ class Executor:
             if job.timeout is None:
                 await self._call(job, attempt, payload, dependencies)
             else:
-                async with _Limit(attempt, job.timeout):
+                async with Limit(attempt, job.timeout):
                     await self._call(job, attempt, payload, dependencies)
             return Completed()
         scope = Scope(plan, self._constants, context)
         try:
-            async with _Limit(attempt, job.timeout):
+            async with Limit(attempt, job.timeout):
                 await self._call(job, attempt, payload, await scope.fill())
             attempt.ending = True
             await scope.clean_up(None)
@@ -291,51 +253,3 @@ def _in_thread(fn: Callable[..., Any], /, *payload: Any, **dependencies: Any) ->
         fn(*payload, **dependencies)
     except (StopIteration, GeneratorExit) as error:
         raise RuntimeError(f"{fn.__qualname__} raised {type(error).__name__}") from error
-
-
-def _enter_span(claimed: Claimed) -> JobContext:
-    """Make this context the job's: whatever logs or enqueues in it does so in the job's trace."""
-    context = _context(claimed)
-    current_job.set(context)
-    current_trace_id.set(claimed.trace_id)
-    current_carrier.set(None if claimed.headers is None else msgspec.json.decode(claimed.headers))
-    bind_structlog()
-    return context
-
-
-def _context(claimed: Claimed) -> JobContext:
-    return JobContext(
-        id=claimed.id,
-        job_type=claimed.job_type,
-        queue=claimed.queue,
-        attempt=claimed.attempt,
-        max_retries=claimed.max_retries,
-        trace_id=claimed.trace_id,
-        enqueued_at=claimed.created_at,
-    )
-
-
-class _Limit:
-    """The timeout of an attempt. Unlike :func:`asyncio.timeout` it also fails a handler that swallows the cancellation,
-    and never takes a ``TimeoutError`` of the handler's own for its own."""
-
-    __slots__ = ("_attempt", "_seconds", "_timeout")
-
-    def __init__(self, attempt: Attempt, seconds: float | None) -> None:
-        self._attempt = attempt
-        self._seconds = seconds
-        self._timeout = asyncio.timeout(seconds)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-        self._attempt.until = self._timeout.when()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            await self._timeout.__aexit__(kind, error, traceback)
-        except TimeoutError as expired:
-            raise JobTimeout(self._seconds or 0) from expired
-        if error is None and self._timeout.expired():
-            raise JobTimeout(self._seconds or 0)

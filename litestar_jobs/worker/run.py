@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 from uuid_utils.compat import uuid7
 
+from litestar_jobs.agenda import Agenda
 from litestar_jobs.alchemy import is_refusal
 from litestar_jobs.config import WorkerConfig
 from litestar_jobs.database import COMMAND_TIMEOUT, Database, Link, may_have_been_written
@@ -38,6 +39,7 @@ from litestar_jobs.worker.chore import Chore
 from litestar_jobs.worker.claim import Claimer
 from litestar_jobs.worker.execute import Executor
 from litestar_jobs.worker.finish import Finisher
+from litestar_jobs.worker.fire import Firing
 from litestar_jobs.worker.heartbeat import RENEWALS, Heartbeat
 from litestar_jobs.worker.listen import listening
 from litestar_jobs.worker.slots import TOO_LONG, Slots
@@ -79,6 +81,7 @@ class Worker:
     ) -> None:
         self.queues = list(config.queues or dict.fromkeys(job.queue for job in jobs.values()) or ["default"])
         self._config = config
+        self._jobs = jobs
         self._database = database
         self._sql = statements
         self._sessions = {name: sessions[name] for plan in plans.values() for name in plan.sessions}
@@ -112,6 +115,9 @@ class Worker:
             self._claims = Chore("claim", self._claim, self._emit)
             self._promotes = Chore("promote", self._promote, self._emit)
             self._rescues = Chore("rescue", self._rescue, self._emit)
+            schedules = [schedule for job in self._jobs.values() for schedule in job.schedules]
+            firing = Firing(Agenda(chores.fetch, self._sql), schedules, self._hear, self._emit)
+            self._fires = Chore("fire", firing.step, self._emit)
             self._leases = Chore("lease", self._renew_identity, self._emit)
             self._watches = Chore("watch", self._watch, self._emit)
             self._heartbeat: Heartbeat | None = None
@@ -126,7 +132,15 @@ class Worker:
             await self._find_own_sessions()
             await self._promote()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear))
-            for chore in (self._finisher, self._leases, self._rescues, self._promotes, self._watches, self._claims):
+            for chore in (
+                self._finisher,
+                self._leases,
+                self._rescues,
+                self._promotes,
+                self._fires,
+                self._watches,
+                self._claims,
+            ):
                 chore.start()
             self._undo = undo.pop_all()
         self._emit(WorkerStarted(self._known_as, self.queues, self._config.concurrency))
@@ -149,7 +163,7 @@ class Worker:
         if not ended:
             interrupted += await self._interrupt()
         await self._watch()
-        for chore in (self._promotes, self._rescues, self._leases):
+        for chore in (self._fires, self._promotes, self._rescues, self._leases):
             await chore.stop()
         await self._finisher.stop()
         await self._undo.aclose()

@@ -14,7 +14,7 @@ from typing import Any
 
 from litestar_jobs.outcome import Outcome
 from litestar_jobs.store import Claimed
-from litestar_jobs.worker.execute import Attempt
+from litestar_jobs.worker.attempt import Attempt
 
 __all__ = ("TOO_LONG", "Prefetch", "Slots")
 
