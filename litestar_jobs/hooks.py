@@ -20,6 +20,7 @@ from litestar_jobs.telemetry import (
     JobRescued,
     JobUnknown,
     LeaseEnded,
+    ListenerDeaf,
     OutcomeRefused,
     WorkerStarted,
     WorkerStopped,
@@ -30,6 +31,11 @@ __all__ = ("log_events",)
 logger = logging.getLogger("litestar_jobs")
 
 LONGEST_LINE = 200
+DEAF = (
+    "no notification reaches this worker, so jobs of other processes may wait up to %g s for its next look. LISTEN does "
+    "not work through a pooler in transaction mode: give the worker a direct way with WorkerConfig(listen_dsn=...) or "
+    "LITESTAR_JOBS_LISTEN_DSN, or a shorter poll_interval"
+)
 
 
 def log_events(event: Event) -> None:
@@ -51,6 +57,8 @@ def log_events(event: Event) -> None:
             logger.error(
                 "worker %s lost its lease and stopped %d jobs, others may run them: %s", worker_id, jobs, reason
             )
+        case ListenerDeaf(poll_interval):
+            logger.warning(DEAF, poll_interval)
         case ChoreFailed(chore, error, delay):
             logger.error("%s failed and will be tried again in %g s: %s", chore, delay, _brief(error))
 

@@ -27,6 +27,7 @@ __all__ = (
     "JobRescued",
     "JobUnknown",
     "LeaseEnded",
+    "ListenerDeaf",
     "NoTracing",
     "OutcomeRefused",
     "Tracing",
@@ -123,6 +124,13 @@ class LeaseEnded(msgspec.Struct, frozen=True):
     reason: str
 
 
+class ListenerDeaf(msgspec.Struct, frozen=True):
+    """Notifications do not reach this worker, not even its own: jobs of other processes wait for its next look, up to
+    ``poll_interval`` seconds."""
+
+    poll_interval: float
+
+
 class ChoreFailed(msgspec.Struct, frozen=True):
     """A loop of the worker failed and will try again in ``delay`` seconds."""
 
@@ -142,6 +150,7 @@ Event: TypeAlias = (
     | OutcomeRefused
     | AttemptAbandoned
     | LeaseEnded
+    | ListenerDeaf
     | ChoreFailed
 )
 Hook: TypeAlias = Callable[[Event], None]

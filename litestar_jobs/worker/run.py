@@ -16,10 +16,11 @@ from uuid_utils.compat import uuid7
 
 from litestar_jobs.alchemy import is_refusal
 from litestar_jobs.config import WorkerConfig
-from litestar_jobs.database import Database, Link
+from litestar_jobs.database import MISSING_SCHEMA, Database, Link
 from litestar_jobs.define import Job
 from litestar_jobs.durations import seconds
 from litestar_jobs.enqueue import JobsClient
+from litestar_jobs.errors import ConfigurationError
 from litestar_jobs.inject import JobSession, Plan, SessionFactory
 from litestar_jobs.outcome import Interrupted, Lost, Outcome
 from litestar_jobs.store import Claimed, Statements, Store
@@ -29,6 +30,7 @@ from litestar_jobs.telemetry import (
     Hook,
     JobRescued,
     LeaseEnded,
+    ListenerDeaf,
     Tracing,
     WorkerStarted,
     WorkerStopped,
@@ -38,7 +40,7 @@ from litestar_jobs.worker.claim import Claimer
 from litestar_jobs.worker.execute import Executor
 from litestar_jobs.worker.finish import Finisher
 from litestar_jobs.worker.heartbeat import RENEWALS, Heartbeat
-from litestar_jobs.worker.listen import listening
+from litestar_jobs.worker.listen import Ear
 from litestar_jobs.worker.slots import TOO_LONG, Slots
 
 __all__ = ("Worker",)
@@ -61,6 +63,7 @@ class Worker:
         database: Database,
         statements: Statements,
         *,
+        listens_at: Database | None,
         jobs: Mapping[str, Job[Any, Any]],
         plans: Mapping[str, Plan],
         constants: Mapping[str, Any],
@@ -72,6 +75,7 @@ class Worker:
         self.queues = list(config.queues or dict.fromkeys(job.queue for job in jobs.values()) or ["default"])
         self._config = config
         self._database = database
+        self._listens_at = listens_at
         self._sql = statements
         self._sessions = {name: sessions[name] for plan in plans.values() for name in plan.sessions}
         self._client = client
@@ -89,16 +93,25 @@ class Worker:
         """Begin to work. If something fails, all that was begun is undone."""
         async with AsyncExitStack() as undo:
             claims, finishes = Link(self._database), Link(self._database)
-            chores = Link(self._database, on_open=listening(self._sql.channel, self._hear, self._hear_nothing))
+            ear = Ear(
+                self._sql.channel,
+                self._hear,
+                opened=self._hear_nothing,
+                broken=self._hear_elsewhere,
+                deaf=lambda: self._emit(ListenerDeaf(self._poll)),
+            )
+            chores = self._chores = Link(self._listens_at or self._database, on_open=ear.on_open)
             for link in (chores, finishes, claims):
                 undo.push_async_callback(link.close)
             self._store = Store(chores.fetch, self._sql)
             self._claimer = Claimer(Store(claims.fetch, self._sql), self.queues, self._timeouts)
-            self._finisher = Finisher(Store(finishes.fetch, self._sql), self._hear, self._emit)
+            writes = Store(finishes.fetch, self._sql)
+            self._finisher = Finisher(writes, self._hear, self._emit)
             self._slots = Slots(self._config.concurrency, self._executor.run, self._ended)
             self._claims = Chore("claim", self._claim, self._emit)
             self._promotes = Chore("promote", self._promote, self._emit)
             self._rescues = Chore("rescue", self._rescue, self._emit)
+            self._checks = Chore("listen", lambda: ear.check(writes.echo), self._emit)
             self._leases = Chore("lease", self._renew_identity, self._emit)
             self._heartbeat: Heartbeat | None = None
             self._promotes_at = 0.0
@@ -109,9 +122,11 @@ class Worker:
             undo.push_async_callback(self._leave)
             await self._renew_identity()
             await self._find_own_sessions()
+            if self._listens_at is not None:
+                await self._check_way(self._listens_at)
             await self._promote()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear))
-            for chore in (self._finisher, self._leases, self._rescues, self._promotes, self._claims):
+            for chore in (self._finisher, self._leases, self._rescues, self._promotes, self._claims, self._checks):
                 chore.start()
             self._undo = undo.pop_all()
         self._emit(WorkerStarted(self._known_as, self.queues, self._config.concurrency))
@@ -131,7 +146,7 @@ class Worker:
             timeout = seconds(self._config.shutdown_timeout, "shutdown_timeout")
         if not await self._let_end(timeout):
             interrupted += await self._interrupt()
-        for chore in (self._promotes, self._rescues, self._leases):
+        for chore in (self._promotes, self._rescues, self._checks, self._leases):
             await chore.stop()
         await self._finisher.stop()
         await self._undo.aclose()
@@ -203,6 +218,11 @@ class Worker:
         self._claimer.warm()
         self._claims.wake()
 
+    def _hear_elsewhere(self) -> None:
+        """The connection that listened is dead: promoting opens another one."""
+        self._chores.drop()
+        self._promotes.wake()
+
     def _ended(self, job: Claimed, outcome: Outcome) -> None:
         self._finisher.put(job, outcome)
         if self._claimer.pause() == 0 and self._slots.room():
@@ -220,6 +240,19 @@ class Worker:
             self._leases.wake()
 
     # The parts of starting and stopping.
+
+    async def _check_way(self, listens_at: Database) -> None:
+        """Chores run where the worker listens, so that has to be the jobs' database too."""
+        try:
+            (row,) = await self._chores.fetch(self._sql["same_database"], self.worker_id)
+            is_same = row["same"]
+        except MISSING_SCHEMA:
+            is_same = False
+        if not is_same:
+            raise ConfigurationError(
+                f"the worker would listen at {listens_at.address}, which is not the database that the jobs live in. "
+                "WorkerConfig.listen_dsn (LITESTAR_JOBS_LISTEN_DSN) is another way to the same database, past a pooler."
+            )
 
     async def _find_own_sessions(self) -> None:
         """Which of the application's sessions lead to the jobs' database: their jobs finish in their transaction.
