@@ -27,7 +27,7 @@ unix_socket_dir = {directory}
 listen_port = {port}
 auth_type = any
 pool_mode = transaction
-default_pool_size = 10
+default_pool_size = {connections}
 max_client_conn = 1000
 server_idle_timeout = 1
 logfile = {directory}/log
@@ -45,10 +45,10 @@ def program() -> str:
 
 
 @contextmanager
-def pooler(server_dsn: str) -> Iterator[str]:
+def pooler(server_dsn: str, connections: int = 10) -> Iterator[str]:
     """PgBouncer in front of every database of the server; gives the DSN of the same database through it."""
     directory = Path(tempfile.mkdtemp(prefix="litestar-jobs-pooler-"))
-    words = [program(), str(_configured(server_dsn, directory))]
+    words = [program(), str(_configured(server_dsn, directory, connections))]
     if os.geteuid() == 0:  # it refuses to be root; the server's user may go where the server's socket is
         user = _owner_of_socket(server_dsn)
         shutil.chown(directory, user)
@@ -77,7 +77,7 @@ def _query(dsn: str) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(dsn).query))
 
 
-def _configured(server_dsn: str, directory: Path) -> Path:
+def _configured(server_dsn: str, directory: Path, connections: int) -> Path:
     parts = urlsplit(server_dsn)
     query = _query(server_dsn)
     server = {
@@ -88,7 +88,7 @@ def _configured(server_dsn: str, directory: Path) -> Path:
     }
     file = directory / "pgbouncer.ini"
     told = " ".join(f"{name}='{value}'" for name, value in server.items() if value)
-    file.write_text(CONFIGURATION.format(server=told, directory=directory, port=PORT), encoding="utf-8")
+    file.write_text(CONFIGURATION.format(server=told, directory=directory, port=PORT, connections=connections))
     file.chmod(0o644)
     directory.chmod(0o755)
     return file

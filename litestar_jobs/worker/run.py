@@ -93,7 +93,7 @@ class Worker:
         """Begin to work. If something fails, all that was begun is undone."""
         async with AsyncExitStack() as undo:
             claims, finishes = Link(self._database), Link(self._database)
-            ear = Ear(
+            ear = self._ear = Ear(
                 self._sql.channel,
                 self._hear,
                 opened=self._hear_nothing,
