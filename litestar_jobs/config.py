@@ -36,6 +36,9 @@ class WorkerConfig:
     """How long after its last sign of life a process loses its jobs to others."""
     shutdown_timeout: Duration = 30.0
     """How long running jobs may go on when the process stops; those left then are handed back, uncounted."""
+    listen_dsn: str | None = field(default=None, repr=False)
+    """A way to the jobs' database that bypasses a pooler, to listen on. None: ``LITESTAR_JOBS_LISTEN_DSN``, or the same
+    way as everything else."""
 
     def __post_init__(self) -> None:
         with _as_configuration("WorkerConfig"):
@@ -45,6 +48,7 @@ class WorkerConfig:
             seconds(self.poll_interval, "poll_interval", least=0.1, most=3600)
             seconds(self.lease, "lease", least=1, most=3600)
             seconds(self.shutdown_timeout, "shutdown_timeout", most=24 * 3600)
+            _check_dsn(self.listen_dsn, "listen_dsn")
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class JobsConfig:
 
     def __post_init__(self) -> None:
         with _as_configuration("JobsConfig"):
-            _check_dsn(self.dsn)
+            _check_dsn(self.dsn, "dsn")
             _check_schema(self.schema)
             if self.jobs is not None:
                 _check_list(self.jobs, "jobs", "functions decorated with @job")
@@ -113,9 +117,11 @@ def _check_queues(queues: Sequence[str]) -> None:
         check_queue(queue)
 
 
-def _check_dsn(dsn: object) -> None:
+def _check_dsn(dsn: object, setting: str) -> None:
     if dsn is not None and (not isinstance(dsn, str) or not dsn):
-        raise DefinitionError("dsn must be text such as postgresql://user@host/name, or None to look elsewhere for it")
+        raise DefinitionError(
+            f"{setting} must be text such as postgresql://user@host/name, or None to look elsewhere for it"
+        )
 
 
 def _check_schema(schema: object) -> None:

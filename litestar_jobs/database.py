@@ -9,7 +9,7 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -66,6 +66,8 @@ CONNECT_TIMEOUT = 10.0
 COMMAND_TIMEOUT = 60.0
 """Seconds after which a statement is given up: long for any statement of ours, short for a connection that is dead."""
 
+CACHE_SIZE = "statement_cache_size"
+
 HOSTS = re.compile(r"((\[[^\[\]]*\]|[^\[\]:,]*)(:\d*)?)(,(\[[^\[\]]*\]|[^\[\]:,]*)(:\d*)?)*")
 """One or more hosts with or without a port. A password that is not encoded looks like a host with a strange port."""
 
@@ -105,13 +107,13 @@ class Database:
                 f"litestar-jobs needs PostgreSQL, but the database is {scheme if separator else 'not a URL'}. "
                 "Give a DSN that begins with postgresql://, for example JobsConfig(dsn='postgresql://user@host/name')."
             )
-        self._dsn = "postgresql" + dsn[len(scheme) :]
+        self._dsn, said = _without_cache_size("postgresql" + dsn[len(scheme) :])
         if not HOSTS.fullmatch(urlsplit(self._dsn).netloc.rpartition("@")[2]):
             raise ConfigurationError(
                 "the DSN of the jobs' database cannot be read: what stands where the host should be is none. Special "
                 "characters in a password, such as / # ? @, must be percent-encoded: urllib.parse.quote(password, '')."
             )
-        self._connect = connect
+        self._connect = connect | said
 
     def __repr__(self) -> str:
         return f"<Database {self.address}>"
@@ -129,13 +131,15 @@ class Database:
             try:
                 return await self._open(SETTINGS)
             except asyncpg.exceptions.ProtocolViolationError:
-                # A pooler such as PgBouncer refuses settings that it does not know.
-                return await self._open({})
+                # A pooler such as PgBouncer refuses settings that it does not know. Behind it every transaction may
+                # have another connection, on which a statement that was prepared before is unknown.
+                return await self._open({}, statement_cache_size=0)
         except NO_CONNECTION as error:
             raise self._unreachable(error) from error
 
-    async def _open(self, settings: dict[str, str]) -> "asyncpg.Connection[Any]":
-        arguments: dict[str, Any] = {"timeout": CONNECT_TIMEOUT, "command_timeout": COMMAND_TIMEOUT, **self._connect}
+    async def _open(self, settings: dict[str, str], **defaults: Any) -> "asyncpg.Connection[Any]":
+        defaults |= {"timeout": CONNECT_TIMEOUT, "command_timeout": COMMAND_TIMEOUT}
+        arguments: dict[str, Any] = defaults | self._connect
         arguments["server_settings"] = settings | dict(arguments.get("server_settings") or {})
         connection: asyncpg.Connection[Any] = await asyncpg.connect(self._dsn, **arguments)
         return connection
@@ -146,6 +150,19 @@ class Database:
             f"PostgreSQL cannot be reached at {self.address}: {reason}. "
             "Is the server running, and is the DSN right (JobsConfig.dsn, LITESTAR_JOBS_DSN)?"
         )
+
+
+def _without_cache_size(dsn: str) -> tuple[str, dict[str, int]]:
+    """The DSN, and what it says of ``statement_cache_size``: asyncpg would take that for a setting of the server's."""
+    parts = urlsplit(dsn)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    others = [(name, value) for name, value in query if name != CACHE_SIZE]
+    if others == query:
+        return dsn, {}
+    size = dict(query)[CACHE_SIZE]
+    if not (size.isascii() and size.isdigit()):
+        raise ConfigurationError(f"{CACHE_SIZE} in the DSN of the jobs' database must be a number, not {size!r}")
+    return urlunsplit(parts._replace(query=urlencode(others))), {CACHE_SIZE: int(size)}
 
 
 class Link:
@@ -201,6 +218,11 @@ class Link:
                     await transaction.rollback()
                 raise
             await transaction.commit()
+
+    def drop(self) -> None:
+        """Give the connection up without a word: whatever waits for it fails, the next statement finds a new one."""
+        if self._connection is not None:
+            self._connection.terminate()
 
     async def close(self) -> None:
         """Close the connection if there is one; the link may be used again."""

@@ -32,6 +32,7 @@ from litestar_jobs.telemetry import (
     JobRescued,
     JobUnknown,
     LeaseEnded,
+    ListenerDeaf,
     OutcomeRefused,
     SlotEnqueued,
     SlotsSkipped,
@@ -45,6 +46,11 @@ __all__ = ("log_events",)
 logger = logging.getLogger("litestar_jobs")
 
 LONGEST_LINE = 200
+DEAF = (
+    "no notification reaches this worker, so jobs of other processes may wait up to %g s for its next look. LISTEN does "
+    "not work through a pooler in transaction mode: give the worker a direct way with WorkerConfig(listen_dsn=...) or "
+    "LITESTAR_JOBS_LISTEN_DSN, or a shorter poll_interval"
+)
 
 Elsewhere: TypeAlias = JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned | HandlerStuck
 """What happens to a job outside of its own context."""
@@ -61,6 +67,14 @@ def log_events(event: Event) -> None:
             _log_elsewhere(event)
         case CleanupFailed(job, error):
             _log_job(logging.ERROR, job, "a dependency failed while it was cleaned up: %s", _brief(error))
+        case SlotEnqueued() | SlotsSkipped():
+            _log_schedule(event)
+        case WorkerStarted() | WorkerStopped() | LeaseEnded() | ListenerDeaf() | ChoreFailed():
+            _log_worker(event)
+
+
+def _log_worker(event: WorkerStarted | WorkerStopped | LeaseEnded | ListenerDeaf | ChoreFailed) -> None:
+    match event:
         case WorkerStarted(worker_id, queues, concurrency):
             logger.info("worker %s takes jobs of %s, %d at once", worker_id, ", ".join(queues), concurrency)
         case WorkerStopped(worker_id, interrupted):
@@ -69,8 +83,8 @@ def log_events(event: Event) -> None:
             logger.error(
                 "worker %s lost its lease and stopped %d jobs, others may run them: %s", worker_id, jobs, reason
             )
-        case SlotEnqueued() | SlotsSkipped():
-            _log_schedule(event)
+        case ListenerDeaf(poll_interval):
+            logger.warning(DEAF, poll_interval)
         case ChoreFailed(chore, error, delay):
             logger.error("%s failed and will be tried again in %g s: %s", chore, delay, _brief(error))
 

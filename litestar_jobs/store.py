@@ -246,6 +246,9 @@ class Store:
     async def wake(self, queues: Sequence[str]) -> None:
         await self._fetch(self._sql["notify"], self._channel, [f"ready:{queue}" for queue in queues])
 
+    async def echo(self, word: str) -> None:
+        await self._fetch(self._sql["notify"], self._channel, [f"echo:{word}"])
+
     async def get(self, job_id: UUID) -> JobRow | None:
         rows = await self._fetch(self._sql["get"], job_id)
         return _job_row(rows[0]) if rows else None

@@ -29,6 +29,7 @@ __all__ = (
     "JobRescued",
     "JobUnknown",
     "LeaseEnded",
+    "ListenerDeaf",
     "NoTracing",
     "OutcomeRefused",
     "SlotEnqueued",
@@ -174,6 +175,13 @@ class SlotsSkipped(msgspec.Struct, frozen=True):
     reason: Literal["missed", "overlap"]
 
 
+class ListenerDeaf(msgspec.Struct, frozen=True):
+    """Notifications do not reach this worker, not even its own: jobs of other processes wait for its next look, up to
+    ``poll_interval`` seconds."""
+
+    poll_interval: float
+
+
 class ChoreFailed(msgspec.Struct, frozen=True):
     """A loop of the worker failed and will try again in ``delay`` seconds."""
 
@@ -197,6 +205,7 @@ Event: TypeAlias = (
     | LeaseEnded
     | SlotEnqueued
     | SlotsSkipped
+    | ListenerDeaf
     | ChoreFailed
 )
 Hook: TypeAlias = Callable[[Event], None]

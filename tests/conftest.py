@@ -1,6 +1,7 @@
 """What all tests share: a real PostgreSQL, a database of its own for each test, and the one invariant.
 
-The server is the embedded one, or the one that ``LITESTAR_JOBS_TEST_DSN`` names.
+The server is the embedded one, or the one that ``LITESTAR_JOBS_TEST_DSN`` names. With ``LITESTAR_JOBS_TEST_POOLER=1``
+there is PgBouncer in front of it, and what is tested goes through that.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from litestar_jobs import migrate
 from litestar_jobs.database import Database, Link
 from litestar_jobs.embedded import temporary_dsn
 from litestar_jobs.store import Statements, Store
+from pooler import pooler, unprepared
 
 TEMPLATE = "litestar_jobs_template"
 IN_NO_TIME = "fsync = off; synchronous_commit = off; full_page_writes = off; autovacuum_naptime = '5s'"
@@ -32,6 +34,16 @@ def server_dsn() -> str:
     if given := os.environ.get("LITESTAR_JOBS_TEST_DSN"):
         return given
     return temporary_dsn()
+
+
+@pytest.fixture(scope="session")
+def way(server_dsn: str) -> Iterator[str]:
+    """The way by which tests go to the server: through a pooler if the environment says so."""
+    if os.environ.get("LITESTAR_JOBS_TEST_POOLER", "0") != "1":
+        yield server_dsn
+        return
+    with unprepared(), pooler(server_dsn) as pooled:
+        yield pooled
 
 
 @pytest.fixture(scope="session")
@@ -53,8 +65,8 @@ async def template(server_dsn: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def dsn(server_dsn: str, template: str) -> AsyncIterator[str]:
-    """A database with empty tables. Afterwards every job must be in exactly one state table."""
+async def direct_dsn(server_dsn: str, template: str) -> AsyncIterator[str]:
+    """The way to the test's database past a pooler: for those who listen, and for instruments of the test."""
     admin = await asyncpg.connect(server_dsn)
     name = f"test_{uuid4().hex}"
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
@@ -68,7 +80,15 @@ async def dsn(server_dsn: str, template: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-def own_loop_dsn(server_dsn: str, template: str) -> Iterator[str]:
+def dsn(direct_dsn: str, server_dsn: str, way: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database with empty tables. Afterwards every job must be in exactly one state table."""
+    if way != server_dsn:
+        monkeypatch.setenv("LITESTAR_JOBS_LISTEN_DSN", direct_dsn)
+    return database(way, urlsplit(direct_dsn).path[1:])
+
+
+@pytest.fixture
+def own_loop_dsn(server_dsn: str, way: str, template: str) -> Iterator[str]:
     """A database for a test that runs its own event loop."""
 
     async def admin(statement: str) -> None:
@@ -79,31 +99,27 @@ def own_loop_dsn(server_dsn: str, template: str) -> Iterator[str]:
     name = f"moves_{uuid4().hex}"
     with asyncio.Runner() as runner:
         runner.run(admin(f"CREATE DATABASE {name} TEMPLATE {template}"))
-        yield (
-            server_dsn.replace("/postgres?", f"/{name}?")
-            if "?" in server_dsn
-            else server_dsn.rpartition("/")[0] + f"/{name}"
-        )
+        yield database(way, name)
         runner.run(admin(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture
-async def empty_dsn(server_dsn: str) -> AsyncIterator[str]:
+async def empty_dsn(server_dsn: str, way: str) -> AsyncIterator[str]:
     """A database without our tables."""
     admin = await asyncpg.connect(server_dsn)
     name = f"empty_{uuid4().hex}"
     await admin.execute(f"CREATE DATABASE {name}")
     try:
-        yield database(server_dsn, name)
+        yield database(way, name)
     finally:
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
         await admin.close()
 
 
 @pytest.fixture
-async def connection(dsn: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+async def connection(direct_dsn: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
     """A plain connection to the test's database."""
-    opened = await asyncpg.connect(dsn)
+    opened = await asyncpg.connect(direct_dsn)
     yield opened
     await opened.close()
 
@@ -124,7 +140,13 @@ def store(link: Link) -> Store:
 @pytest.fixture(autouse=True)
 def _no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the developer's shell says must not decide a test."""
-    for name in ("LITESTAR_JOBS_DSN", "DATABASE_URL", "LITESTAR_JOBS_WORKER", "LITESTAR_APP"):
+    for name in (
+        "LITESTAR_JOBS_DSN",
+        "LITESTAR_JOBS_LISTEN_DSN",
+        "DATABASE_URL",
+        "LITESTAR_JOBS_WORKER",
+        "LITESTAR_APP",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 

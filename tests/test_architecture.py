@@ -22,7 +22,7 @@ LAYERS = {
     "enqueue": "gather bulk alchemy transaction enqueue",
     "around a job": "logs inject config",
     "worker": """worker worker.chore worker.claim worker.attempt worker.execute worker.slots worker.finish worker.fire worker.heartbeat
-        worker.listen worker.run""",
+        worker.listen worker.ways worker.run""",
     "rim": "hooks otel middleware embedded source alembic model testing",
     "command line": """cli.connect cli.printing cli.listing cli.story cli.moves cli.schedules cli.tables cli.worker cli""",
     "plugin": "plugin",

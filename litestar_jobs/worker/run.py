@@ -15,13 +15,12 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from litestar_jobs.agenda import Agenda
-from litestar_jobs.alchemy import is_refusal
 from litestar_jobs.config import WorkerConfig
 from litestar_jobs.database import COMMAND_TIMEOUT, Database, Link, may_have_been_written
 from litestar_jobs.define import Job
 from litestar_jobs.durations import seconds
 from litestar_jobs.enqueue import JobsClient
-from litestar_jobs.inject import JobSession, Plan, SessionFactory
+from litestar_jobs.inject import Plan, SessionFactory
 from litestar_jobs.outcome import Interrupted, Lost, Outcome
 from litestar_jobs.store import Claimed, Statements, Store
 from litestar_jobs.telemetry import (
@@ -30,6 +29,7 @@ from litestar_jobs.telemetry import (
     Hook,
     JobRescued,
     LeaseEnded,
+    ListenerDeaf,
     SuspectReleased,
     Tracing,
     WorkerStarted,
@@ -41,8 +41,9 @@ from litestar_jobs.worker.execute import Executor
 from litestar_jobs.worker.finish import Finisher
 from litestar_jobs.worker.fire import Firing
 from litestar_jobs.worker.heartbeat import RENEWALS, Heartbeat
-from litestar_jobs.worker.listen import listening
+from litestar_jobs.worker.listen import Ear
 from litestar_jobs.worker.slots import TOO_LONG, Slots
+from litestar_jobs.worker.ways import OwnSessions, check_way
 
 __all__ = ("Worker",)
 
@@ -71,6 +72,7 @@ class Worker:
         database: Database,
         statements: Statements,
         *,
+        listens_at: Database | None,
         jobs: Mapping[str, Job[Any, Any]],
         plans: Mapping[str, Plan],
         constants: Mapping[str, Any],
@@ -83,6 +85,7 @@ class Worker:
         self._config = config
         self._jobs = jobs
         self._database = database
+        self._listens_at = listens_at
         self._sql = statements
         self._sessions = {name: sessions[name] for plan in plans.values() for name in plan.sessions}
         self._client = client
@@ -99,18 +102,26 @@ class Worker:
     async def start(self) -> None:
         """Begin to work. If something fails, all that was begun is undone."""
         async with AsyncExitStack() as undo:
-            # The connection that listens is used by the chores too, so it cannot die without being noticed.
-            on_open = listening(self._sql.channel, self._hear, self._hear_nothing)
+            ear = self._ear = Ear(
+                self._sql.channel,
+                self._hear,
+                opened=self._hear_nothing,
+                broken=self._hear_elsewhere,
+                deaf=lambda: self._emit(ListenerDeaf(self._poll)),
+            )
             timeout = min(self._lease, COMMAND_TIMEOUT)
             claims, finishes = Link(self._database, timeout=timeout), Link(self._database, timeout=timeout)
-            chores = Link(self._database, timeout=timeout, on_open=on_open)
+            # The connection that listens is used by the chores too, so it cannot die without being noticed.
+            listens_at = self._listens_at or self._database
+            chores = self._chores = Link(listens_at, timeout=timeout, on_open=ear.on_open)
             for link in (chores, finishes, claims):
                 undo.push_async_callback(link.close)
             undo.callback(self._executor.close)
             self._store = Store(chores.fetch, self._sql)
             self._claims_store = Store(claims.fetch, self._sql)
             self._claimer = Claimer(self._claims_store, self.queues, self._timeouts)
-            self._finisher = Finisher(Store(finishes.fetch, self._sql), self._hear, self._emit)
+            writes = Store(finishes.fetch, self._sql)
+            self._finisher = Finisher(writes, self._hear, self._emit)
             self._slots = Slots(self._config.concurrency, self._executor.run, self._ended)
             self._claims = Chore("claim", self._claim, self._emit)
             self._promotes = Chore("promote", self._promote, self._emit)
@@ -118,18 +129,21 @@ class Worker:
             schedules = [schedule for job in self._jobs.values() for schedule in job.schedules]
             firing = Firing(Agenda(chores.fetch, self._sql), schedules, self._hear, self._emit)
             self._fires = Chore("fire", firing.step, self._emit)
+            self._checks = Chore("listen", lambda: ear.check(writes.echo), self._emit)
             self._leases = Chore("lease", self._renew_identity, self._emit)
             self._watches = Chore("watch", self._watch, self._emit)
             self._heartbeat: Heartbeat | None = None
             self._promotes_at = 0.0
             self._hands_back_at = NEVER
-            self._unasked = dict(self._sessions)
+            self._own_sessions = OwnSessions(self._sessions, self._sql, self._executor.own_sessions)
             self._stopping = False
             self._hurried = False
             self._patience: asyncio.Timeout | None = None
             undo.push_async_callback(self._leave)
             await self._renew_identity()
-            await self._find_own_sessions()
+            await self._own_sessions.find(self._known_as)
+            if self._listens_at is not None:
+                await check_way(self._chores.fetch, self._sql, self._known_as, self._listens_at)
             await self._promote()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear))
             for chore in (
@@ -140,6 +154,7 @@ class Worker:
                 self._fires,
                 self._watches,
                 self._claims,
+                self._checks,
             ):
                 chore.start()
             self._undo = undo.pop_all()
@@ -163,7 +178,7 @@ class Worker:
         if not ended:
             interrupted += await self._interrupt()
         await self._watch()
-        for chore in (self._fires, self._promotes, self._rescues, self._leases):
+        for chore in (self._fires, self._promotes, self._rescues, self._checks, self._leases):
             await chore.stop()
         await self._finisher.stop()
         await self._undo.aclose()
@@ -221,7 +236,7 @@ class Worker:
         return pause
 
     async def _rescue(self) -> float:
-        await self._find_own_sessions()
+        await self._own_sessions.find(self._known_as)
         for job in await self._store.rescue(self._lease):
             fate = (job.was_last, job.overdue, job.suspect)
             self._emit(JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, *fate))
@@ -263,6 +278,11 @@ class Worker:
         self._claimer.warm()
         self._claims.wake()
 
+    def _hear_elsewhere(self) -> None:
+        """The connection that listened is dead: promoting opens another one."""
+        self._chores.drop()
+        self._promotes.wake()
+
     def _ended(self, job: Claimed, outcome: Outcome) -> None:
         self._finisher.put(job, outcome)
         if self._claimer.pause() == 0 and self._slots.room():
@@ -280,36 +300,6 @@ class Worker:
             self._leases.wake()
 
     # The parts of starting and stopping.
-
-    async def _find_own_sessions(self) -> None:
-        """Which of the application's sessions lead to the jobs' database: their jobs finish in their transaction.
-
-        A session that cannot be asked now is asked again later.
-        """
-        for name in list(self._unasked):
-            try:
-                is_own = await self._is_own(self._unasked[name]())
-            except Exception as error:  # noqa: BLE001 - whatever its driver raises
-                logger.warning("jobs that use %r are finished after its commit until it answers: %s", name, error)
-                continue
-            del self._unasked[name]
-            if is_own:
-                self._executor.own_sessions.add(name)
-            else:
-                logger.info("jobs that use %r, of another database, are finished after its commit", name)
-
-    async def _is_own(self, session: JobSession) -> bool:
-        """Whether the session sees this worker's row."""
-        try:
-            (row,) = await session.execute(self._sql["same_database"], [str(self.worker_id)])
-        except Exception as error:
-            if is_refusal(error):
-                return False
-            raise
-        finally:
-            await session.rollback()
-            await session.close()
-        return bool(row[0])
 
     def _give_back(self, jobs: Sequence[Claimed]) -> int:
         """These have not begun: they go back as they came. Their tokens hold until somebody rescues them."""
