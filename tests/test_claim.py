@@ -48,7 +48,7 @@ class Scene:
         self.link = link
         self.clock = Clock()
         self.workers = [uuid7(), uuid7()]
-        self.claimers = [Claimer(self.store, QUEUES, "{}", self.clock) for _ in self.workers]
+        self.claimers = [Claimer(self.store, QUEUES, "{}", clock=self.clock) for _ in self.workers]
         self.claimed: list[Claimed] = []
         self.transaction: Any = None
         self.uncommitted: set[str] = set()
@@ -156,7 +156,7 @@ async def test_scans_from_the_beginning_take_little_of_the_time(link: Link) -> N
     clock, worker = Clock(), uuid7()
     store = LongScans(link, clock)
     await store.register(worker, "host", 1, QUEUES, 3600)
-    claimer = Claimer(store, ["default"], "{}", clock)
+    claimer = Claimer(store, ["default"], "{}", clock=clock)
     begun = clock.now
     while clock.now < begun + 5:
         await store.enqueue([_new("default", 0)])

@@ -26,6 +26,7 @@ ROOT = Path(litestar_jobs.__file__).parent
 FILES = sorted(path.stem for path in ROOT.joinpath("sql").glob("*.sql"))
 SQL = Statements("litestar_jobs")
 SEVERAL_CALLERS = {
+    "same_database": 2,  # of a job's session, and of the way to listen
     "enqueue": 2,  # a batch of single ones, and many at once
     "enqueue_one": 2,  # alone, and in the caller's transaction
     "notify": 2,  # after a COPY, and after somebody else's commit
@@ -88,7 +89,7 @@ SOME = [UUID(int=number) for number in range(1, 51)]
 COUNT = len(SOME)
 
 HOT: dict[str, tuple[Any, ...]] = {
-    "claim": (["a", "b"], [50, 50], [0, 0], [NOW, NOW], SOME[:2], WORKER, "{}"),
+    "claim": (["a", "b"], [50, 50], [0, 0], [NOW, NOW], SOME[:2], WORKER, "{}", 1000),
     "complete": (SOME, list(range(COUNT))),
     "settle": (
         SOME,
@@ -189,9 +190,9 @@ def read_whole(plan: list[dict[str, Any]]) -> set[str]:
 
 
 @pytest.fixture
-async def ours(dsn: str) -> AsyncIterator[Connection]:
+async def ours(direct_dsn: str) -> AsyncIterator[Connection]:
     """A connection with our settings."""
-    opened = await asyncpg.connect(dsn, server_settings=SETTINGS)
+    opened = await asyncpg.connect(direct_dsn, server_settings=SETTINGS)
     yield opened
     await opened.close()
 

@@ -17,12 +17,14 @@ from litestar_jobs.logs import bind_structlog
 from litestar_jobs.outcome import Committed, Completed, Failed, Lost, Outcome, Retry, Snooze, after_failure
 from litestar_jobs.store import Claimed
 from litestar_jobs.telemetry import AttemptEnded, AttemptStarted, CleanupFailed, Event, JobUnknown, Tracing
-from litestar_jobs.trace import current_carrier, current_trace_id
+from litestar_jobs.trace import accept, current_carrier, current_trace_id
 
 __all__ = ("Attempt", "Executor")
 
 UNKNOWN_FIRST, UNKNOWN_LONGEST = 5.0, 300.0
 """Seconds that a job of an unknown type waits for a worker that knows it; doubled each time, per type."""
+
+decode_carrier = msgspec.json.Decoder(dict[str, str]).decode
 
 
 class Attempt:
@@ -186,14 +188,24 @@ def _enter_span(claimed: Claimed) -> JobContext:
         queue=claimed.queue,
         attempt=claimed.attempt,
         max_retries=claimed.max_retries,
-        trace_id=claimed.trace_id,
+        trace_id=accept(claimed.trace_id),
         enqueued_at=claimed.created_at,
     )
     current_job.set(context)
-    current_trace_id.set(claimed.trace_id)
-    current_carrier.set(None if claimed.headers is None else msgspec.json.decode(claimed.headers))
+    current_trace_id.set(context.trace_id)
+    current_carrier.set(_carrier(claimed.headers))
     bind_structlog()
     return context
+
+
+def _carrier(stored: str | None) -> Mapping[str, str] | None:
+    """The headers that came with a job; None for what is no carrier: any program can have written it."""
+    if stored is None:
+        return None
+    try:
+        return decode_carrier(stored)
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 class _Limit:

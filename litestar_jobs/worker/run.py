@@ -69,6 +69,7 @@ class Worker:
         statements: Statements,
         *,
         listens_at: Database | None,
+        largest: int,
         jobs: Mapping[str, Job[Any, Any]],
         plans: Mapping[str, Plan],
         constants: Mapping[str, Any],
@@ -81,6 +82,7 @@ class Worker:
         self._config = config
         self._database = database
         self._listens_at = listens_at
+        self._largest = largest
         self._sql = statements
         self._sessions = {name: sessions[name] for plan in plans.values() for name in plan.sessions}
         self._client = client
@@ -109,7 +111,7 @@ class Worker:
             for link in (chores, finishes, claims):
                 undo.push_async_callback(link.close)
             self._store = Store(chores.fetch, self._sql)
-            self._claimer = Claimer(Store(claims.fetch, self._sql), self.queues, self._timeouts)
+            self._claimer = Claimer(Store(claims.fetch, self._sql), self.queues, self._timeouts, largest=self._largest)
             writes = Store(finishes.fetch, self._sql)
             self._finisher = Finisher(writes, self._hear, self._emit)
             self._slots = Slots(self._config.concurrency, self._executor.run, self._ended)
