@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import drain, enqueue, history, latency
+from benchmarks import drain, enqueue, history, latency, neighbours, sessions
 from benchmarks.bench import Bench, Measured
 from litestar_jobs.embedded import temporary_dsn
 
@@ -22,13 +22,17 @@ SCENARIOS: dict[str, Callable[[Bench], AsyncGenerator[Measured]]] = {
     "drain": drain.one_worker,
     "processes": drain.two_workers,
     "server": drain.what_the_server_does,
+    "sessions": sessions.drain,
     "enqueue": enqueue.single,
     "bulk": enqueue.bulk,
-    "session": enqueue.in_session,
+    "with": enqueue.in_session,
     "start": latency.start,
     "idle": latency.idle,
     "millions": history.millions,
     "snapshot": history.snapshot,
+    "vacuum": history.vacuum,
+    "requests": neighbours.requests,
+    "memory": neighbours.memory,
 }
 TUNED = "shared_buffers = '512MB'; max_wal_size = '8GB'"
 """Room, so that no checkpoint falls into one half of a comparison. Durability stays as it is."""

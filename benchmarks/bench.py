@@ -23,6 +23,11 @@ from litestar_jobs.store import Lowest, Statements
 SQL = Statements("litestar_jobs")
 TEXT = "x" * 88
 CHUNK = 50_000
+LEFT = (
+    "SELECT EXISTS (SELECT FROM litestar_jobs.running) "
+    "OR EXISTS (SELECT FROM litestar_jobs.ready WHERE queue = 'default')"
+)
+"""Cheap however long the history is."""
 
 
 class Hundred(msgspec.Struct):
@@ -109,6 +114,13 @@ class Bench:
         await connection.execute("CHECKPOINT")
         await connection.close()
 
+    async def settle(self) -> None:
+        """Leave nothing for the server to do later with what was filled in."""
+        connection = await self.connect()
+        await connection.execute("VACUUM (ANALYZE)")
+        await connection.execute("CHECKPOINT")
+        await connection.close()
+
     async def fill(self, count: int, *, state: str = "ready", queue: str = "default", name: str = "noop") -> None:
         """Jobs in a state, as the library would have written them."""
         connection = await self.connect()
@@ -146,30 +158,43 @@ class Bench:
         async with Litestar(plugins=plugins, logging_config=None, **app).lifespan():
             yield plugin
 
-    async def drained(self, jobs: int) -> None:
-        """Return when so many jobs are finished in the database."""
+    async def begun(self) -> None:
+        """Return when a job runs."""
         connection = await self.connect()
-        while await connection.fetchval("SELECT count(*) FROM litestar_jobs.finished") < jobs:
+        while not await connection.fetchval("SELECT EXISTS (SELECT FROM litestar_jobs.running)"):
+            await asyncio.sleep(0.005)
+        await connection.close()
+
+    async def drained(self) -> None:
+        """Return when no job is ready in the queue, and none runs."""
+        connection = await self.connect()
+        while await connection.fetchval(LEFT):
             await asyncio.sleep(0.005)
         await connection.close()
 
 
-async def floor_drain(bench: Bench, batch: int = 200) -> int:
-    """Claim and finish in turn, on one connection, until there is nothing more. Answers how many."""
+async def claimed_in_turn(bench: Bench, batch: int = 200) -> AsyncGenerator[list[asyncpg.Record]]:
+    """Claims of a worker that only claims, until there is nothing more."""
     connection = await bench.connect()
     worker_id = uuid7()
     await connection.execute(SQL["register"], worker_id, "floor", 1, ["default"], 3600.0)
-    claim, complete = await connection.prepare(SQL["claim"]), await connection.prepare(SQL["complete"])
-    lowest, done = Lowest(), 0
+    claim, lowest = await connection.prepare(SQL["claim"]), Lowest()
     while rows := await claim.fetch(
         ["default"], [batch], [lowest.priority], [lowest.run_at], [lowest.id], worker_id, "{}"
     ):
         last = rows[-1]
         lowest = Lowest(last["priority"], last["run_at"], last["id"])
-        await complete.fetch([row["id"] for row in rows], [row["token"] for row in rows])
-        done += len(rows)
+        yield rows
     await connection.close()
-    return done
+
+
+async def floor_drain(bench: Bench) -> None:
+    """Claim and finish in turn, until there is nothing more."""
+    connection = await bench.connect()
+    complete = await connection.prepare(SQL["complete"])
+    async for rows in claimed_in_turn(bench):
+        await complete.fetch([row["id"] for row in rows], [row["token"] for row in rows])
+    await connection.close()
 
 
 async def timed(work: Callable[[], Awaitable[Any]]) -> float:

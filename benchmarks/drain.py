@@ -17,8 +17,8 @@ COUNTED = 1.5
 """Seconds until the server's counters have caught up."""
 
 
-async def drain(bench: Bench, concurrency: int, jobs: int, already: int = 0) -> tuple[float, float]:
-    """Jobs per second of one worker, and seconds of CPU that this process took for each. So many are finished already."""
+async def drain(bench: Bench, concurrency: int, jobs: int) -> tuple[float, float]:
+    """Jobs per second of one worker, and seconds of CPU that this process took for each."""
     async with bench.application(worker=WorkerConfig(concurrency=concurrency)) as plugin:
         await bench.fill(jobs)
         before = counter.calls
@@ -26,7 +26,7 @@ async def drain(bench: Bench, concurrency: int, jobs: int, already: int = 0) -> 
         await plugin.client.store.wake(["default"])
         await counter.reach(before + jobs)
         cpu = time.process_time() - cpu
-        await bench.drained(already + jobs)
+        await bench.drained()
         return jobs / (time.perf_counter() - begun), cpu / jobs
 
 
@@ -60,7 +60,7 @@ async def two_workers(bench: Bench) -> AsyncGenerator[Measured]:
 
 
 async def processes(bench: Bench, count: int) -> float:
-    """Jobs per second of so many processes, from the first finished job on."""
+    """Jobs per second of so many processes, from the first claim on."""
     jobs = bench.jobs * count
     await bench.fresh()
     await bench.fill(jobs)
@@ -68,8 +68,8 @@ async def processes(bench: Bench, count: int) -> float:
         await asyncio.create_subprocess_exec(sys.executable, "-m", "benchmarks.process", bench.dsn)
         for _ in range(count)
     ]
-    await bench.drained(1)
-    seconds = await timed(lambda: bench.drained(jobs))
+    await bench.begun()
+    seconds = await timed(bench.drained)
     for worker in workers:
         worker.terminate()
         await worker.wait()
@@ -84,7 +84,7 @@ async def what_the_server_does(bench: Bench) -> AsyncGenerator[Measured]:
         await asyncio.sleep(COUNTED)
         before = await connection.fetchrow(LOOK)
         await plugin.client.enqueue_many(noop(Hundred(TEXT)) for _ in range(bench.jobs))
-        await bench.drained(bench.jobs)
+        await bench.drained()
     await asyncio.sleep(COUNTED)
     after = await connection.fetchrow(LOOK)
     await connection.close()

@@ -28,7 +28,7 @@ def percentile(values: list[float], part: float) -> float:
 async def start(bench: Bench) -> AsyncGenerator[Measured]:
     """From the call of enqueue to the call of the handler, in this process and from another one."""
     await bench.fresh()
-    floors = await notified(bench)
+    bare, floors = await in_turn(bench), await notified(bench)
     async with bench.application(worker=WorkerConfig()) as plugin:
         same = []
         for _ in range(ROUNDS):
@@ -53,7 +53,25 @@ async def start(bench: Bench) -> AsyncGenerator[Measured]:
     yield compared("idle start, other process", "ms", [(value, floor) for value in other], "at most 1.5 of the floor")
     yield Measured("idle start, other process, p99", percentile(other, 0.99), "ms")
     yield compared("idle start, same process", "ms", [(value, floor) for value in same], "at most 0.7 of the floor")
+    yield compared("an insert, then a claim, on one connection", "ms", [(value, floor) for value in bare])
     yield Measured("idle start, same process, p99", percentile(same, 0.99), "ms")
+
+
+async def in_turn(bench: Bench) -> list[float]:
+    """Milliseconds of an insert and then a claim, with nothing between them: two commits, which is what a start takes."""
+    connection = await bench.connect()
+    worker_id, lowest, store = uuid7(), Lowest(), Store(connection.fetch, SQL)
+    await store.register(worker_id, "floor", 1, ["default"], 3600)
+    times = []
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        await store.enqueue([NewJob(uuid7(), noop(Hundred(TEXT)))])
+        assert await store.claim({"default": 10}, {"default": lowest}, worker_id, "{}")
+        times.append((time.perf_counter() - begun) * 1e3)
+        await asyncio.sleep(0.005)
+    await connection.close()
+    await bench.fresh()
+    return times
 
 
 async def notified(bench: Bench) -> list[float]:

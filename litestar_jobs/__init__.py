@@ -11,8 +11,11 @@ from litestar_jobs.plugin import Jobs, JobsPlugin
 from litestar_jobs.request import JobRequest
 from litestar_jobs.retry import Exponential, Fixed, Never
 from litestar_jobs.row import JobRow, JobStatus
+from litestar_jobs.schedule import Cron, Every
 
 __all__ = (
+    "Cron",
+    "Every",
     "Exponential",
     "Fixed",
     "Job",

@@ -13,11 +13,11 @@ from advanced_alchemy.extensions.litestar import SQLAlchemyAsyncConfig, SQLAlche
 from litestar.concurrency import sync_to_thread
 from litestar.di import Provide
 from sqlalchemy import URL, Connection, event, insert, table
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from litestar_jobs.database import Database
+from litestar_jobs.database import Database, may_have_been_written
 from litestar_jobs.errors import ConfigurationError, ConnectionRefused
 
 __all__ = (
@@ -29,6 +29,7 @@ __all__ = (
     "execute_in_session",
     "is_refusal",
     "is_sqlalchemy",
+    "is_unanswered",
     "numbered_as_named",
     "open_session",
     "session_key",
@@ -138,6 +139,11 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, ConnectionRefused | ProgrammingError)
 
 
+def is_unanswered(error: BaseException) -> bool:
+    """Whether a commit that failed like this may have taken place: the connection broke before the answer."""
+    return may_have_been_written(error) or (isinstance(error, DBAPIError) and error.connection_invalidated)
+
+
 def write_connection(session: Session) -> Connection:
     """The connection of the session's transaction; of a session that routes reads elsewhere, the one for writes."""
     return session.connection(bind_arguments={"clause": A_WRITE})
@@ -160,9 +166,11 @@ def execute(connection: Connection, sql: str, arguments: Sequence[Any]) -> Seque
             "Use an engine or session without it, or jobs.enqueue(...) for a transaction of its own."
         )
     if DRIVERS[dialect.driver] is NUMBERED:
-        return connection.exec_driver_sql(sql, tuple(arguments)).all()
-    named = {f"p{number}": value for number, value in enumerate(arguments, 1)}
-    return connection.exec_driver_sql(numbered_as_named(sql), named).all()
+        result = connection.exec_driver_sql(sql, tuple(arguments))
+    else:
+        named = {f"p{number}": value for number, value in enumerate(arguments, 1)}
+        result = connection.exec_driver_sql(numbered_as_named(sql), named)
+    return result.all() if result.returns_rows else ()
 
 
 @cache

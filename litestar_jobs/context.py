@@ -20,6 +20,10 @@ class JobContext(msgspec.Struct, frozen=True, kw_only=True):
     max_retries: int
     trace_id: str | None
     enqueued_at: datetime
+    schedule: str | None = None
+    """Of a periodic job, the schedule that enqueued it."""
+    scheduled_for: datetime | None = None
+    """The slot for which it did, in UTC. None for a job that somebody ran by hand."""
 
     @property
     def is_last_attempt(self) -> bool:

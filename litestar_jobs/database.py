@@ -17,6 +17,7 @@ from litestar_jobs.errors import ConfigurationError, DatabaseUnreachable
 
 __all__ = (
     "BAD_ROW",
+    "COMMAND_TIMEOUT",
     "MISSING_SCHEMA",
     "NOT_ALLOWED",
     "UNAVAILABLE",
@@ -175,9 +176,12 @@ class Link:
         self,
         database: Database,
         *,
+        timeout: float = COMMAND_TIMEOUT,
         on_open: Callable[["asyncpg.Connection[Any]"], Awaitable[None]] | None = None,
     ) -> None:
+        """A connection that does not answer :meth:`fetch` for ``timeout`` seconds is taken for dead, and replaced."""
         self._database = database
+        self._timeout = timeout
         self._on_open = on_open
         self._connection: asyncpg.Connection[Any] | None = None
         self._lock = asyncio.Lock()
@@ -187,7 +191,7 @@ class Link:
         async with self._lock:
             connection = await self._opened()
             try:
-                return await connection.fetch(sql, *arguments)
+                return await connection.fetch(sql, *arguments, timeout=self._timeout)
             except TimeoutError:
                 # Nobody answered: the other side may be gone without a word.
                 connection.terminate()
@@ -203,8 +207,17 @@ class Link:
         """The connection, in a transaction that commits at the end and rolls back after an error."""
         async with self._lock:
             connection = await self._opened()
-            async with connection.transaction():
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
                 yield connection
+            except BaseException:
+                with suppress(
+                    *UNAVAILABLE, asyncpg.InternalClientError
+                ):  # a connection that is gone rolls back by itself
+                    await transaction.rollback()
+                raise
+            await transaction.commit()
 
     def drop(self) -> None:
         """Give the connection up without a word: whatever waits for it fails, the next statement finds a new one."""

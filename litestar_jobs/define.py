@@ -4,7 +4,7 @@ Nothing here touches a database, and calling a job does not either: it gives a :
 """
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
@@ -23,6 +23,7 @@ from litestar_jobs.request import (
     whole_number,
 )
 from litestar_jobs.retry import Exponential, RetryPolicy, check_policy
+from litestar_jobs.schedule import Cron, Every, Schedule, bound, by_name, given
 from litestar_jobs.signature import payload_type, split, where
 
 __all__ = ("Job", "JobDecorator", "job", "registered_jobs", "select_jobs")
@@ -45,6 +46,10 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     timeout: Duration | None = None
     priority: int = 0
     sync_to_thread: bool | None = None
+    cron: str | None = None
+    timezone: str | None = None
+    every: Duration | None = None
+    schedules: Sequence[Cron | Every] | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -56,6 +61,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.timeout is not None:
             seconds(self.timeout, "timeout", least=0.001)
         _check_yes_or_no(self.sync_to_thread)
+        given(self.cron, self.timezone, self.every, self.schedules)
 
     def but(self, options: dict[str, Any]) -> "JobOptions":
         """These options with others in their places."""
@@ -97,6 +103,9 @@ class Job(Generic[PayloadT, ResultT]):
         payload, self.dependencies = split(fn)
         self.codec: PayloadCodec[PayloadT] | None = (
             None if payload is None else PayloadCodec(self.where, self.name, payload_type(fn, payload, namespace))
+        )
+        self.schedules: Sequence[Schedule] = bound(
+            given(options.cron, options.timezone, options.every, options.schedules), self.name, self.where, self
         )
 
     def _check(self, options: JobOptions) -> None:
@@ -190,6 +199,9 @@ class JobDecorator:
     Options: ``name`` (the function's), ``queue``, ``max_retries`` (after the first attempt), ``retry`` (the policy),
     ``timeout`` of an attempt in seconds (none), ``priority`` (lower runs first), and for synchronous functions
     ``sync_to_thread`` (yes: with False they run in the event loop and must not block).
+
+    A periodic job has ``cron`` with a ``timezone`` (UTC), or ``every`` so many seconds, or several ``schedules``, each a
+    :class:`Cron` or :class:`Every`.
     """
 
     def __init__(self, options: JobOptions) -> None:
@@ -218,6 +230,10 @@ class JobDecorator:
         timeout: Duration | None = ...,
         priority: int = ...,
         sync_to_thread: bool | None = ...,
+        cron: str | None = ...,
+        timezone: str | None = ...,
+        every: Duration | None = ...,
+        schedules: Sequence[Cron | Every] | None = ...,
     ) -> "JobDecorator": ...
 
     def __call__(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -244,7 +260,7 @@ def registered_jobs() -> list[Job[Any, Any]]:
 def select_jobs(jobs: Iterable[object] | None) -> dict[str, Job[Any, Any]]:
     """The jobs of an application by name: these, or all that are registered.
 
-    Raises :exc:`ConfigurationError` if two have one name.
+    Raises :exc:`ConfigurationError` if two have one name, or schedules of two.
     """
     chosen: dict[str, Job[Any, Any]] = {}
     for each in registered_jobs() if jobs is None else map(_job, jobs):
@@ -254,6 +270,7 @@ def select_jobs(jobs: Iterable[object] | None) -> dict[str, Job[Any, Any]]:
                 f"two jobs are named {each.name!r}: {other.where} and {each.where}. "
                 'Give one of them a name of its own with @job(name="..."), or choose with JobsConfig(jobs=[...]).'
             )
+    by_name(schedule for each in chosen.values() for schedule in each.schedules)
     return chosen
 
 

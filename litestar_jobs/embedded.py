@@ -132,7 +132,7 @@ def _forget_dead_processes(directory: Path) -> None:
 
 def _lives(pid: int, name: str = "") -> bool:
     """Whether this process runs. A zombie, which containers without an init process keep, does not."""
-    import psutil  # type: ignore[import-untyped] # noqa: PLC0415 - comes with the extra, without types
+    import psutil  # noqa: PLC0415 - comes with the extra
 
     try:
         process = psutil.Process(pid)

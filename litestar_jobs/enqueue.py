@@ -5,24 +5,25 @@ The client writes and asks; it runs nothing. What callers enqueue together is wr
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterable, Callable, Iterable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
 
 import msgspec
 from uuid_utils.compat import uuid7
 
-from litestar_jobs.bulk import write_many
+from litestar_jobs.bulk import CHUNK, BulkWriter, in_chunks
 from litestar_jobs.database import UNAVAILABLE, Database, Link
 from litestar_jobs.errors import EnqueueError, NotRunning, PayloadRefused, WrongEventLoop
 from litestar_jobs.gather import Gatherer, translated
 from litestar_jobs.request import JobRequest, NewJob
-from litestar_jobs.row import JobRow
+from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.store import Statements, Store
 from litestar_jobs.telemetry import Tracing
 from litestar_jobs.trace import current_trace_id
-from litestar_jobs.transaction import execute_in_transaction
+from litestar_jobs.transaction import enqueue_in_transaction
 
 __all__ = ("JobsClient", "Listener")
 
@@ -31,6 +32,8 @@ logger = logging.getLogger("litestar_jobs")
 Listener: TypeAlias = Callable[[set[str], float | None], None]
 """Hears which queues have jobs that may run, and in how many seconds the next scheduled one is due."""
 
+WRITE_TIMEOUT = 15.0
+"""Seconds after which an enqueue that the database does not answer is uncertain."""
 COMMIT_PAUSE = 0.001
 """Seconds between two looks at whether a commit that was sent is over."""
 
@@ -48,7 +51,8 @@ class JobsClient:
     async def start(self, database: Database) -> None:
         """Belong to the running event loop from now on. Connections are opened when they are needed."""
         self._loop = asyncio.get_running_loop()
-        self._writes = Link(database)
+        self._database = database
+        self._writes = Link(database, timeout=WRITE_TIMEOUT)
         self._control = Link(database)
         self._store = Store(self._control.fetch, self._sql)
         self._gatherer = Gatherer(Store(self._writes.fetch, self._sql).enqueue)
@@ -77,7 +81,7 @@ class JobsClient:
         job_id = uuid7()
         with self._tracing.enqueue([request], [job_id]) as carrier:
             await self._gatherer.write(self._new(job_id, request, _encoded(carrier)))
-        self._tell([request])
+        self._tell_of(request)
         return job_id
 
     async def enqueue_with(self, connection: Any, request: JobRequest) -> UUID:
@@ -93,31 +97,50 @@ class JobsClient:
         self._check(request)
         job_id = uuid7()
         with self._tracing.enqueue([request], [job_id]) as carrier:
-            await execute_in_transaction(
+            await enqueue_in_transaction(
                 connection,
-                self._sql["enqueue_one"],
-                self._new(job_id, request, _encoded(carrier)).row,
-                self._sql.channel,
+                self._sql,
+                self._new(job_id, request, _encoded(carrier)),
                 lambda is_over: self._committed(request, is_over),
             )
         return job_id
 
-    async def enqueue_many(self, requests: Iterable[JobRequest]) -> list[UUID]:
-        """Write many jobs in one transaction: all of them or none. The ids are in the order of the requests."""
-        asked = list(requests)
-        for request in asked:
-            self._check(request)
+    async def enqueue_many(self, requests: Iterable[JobRequest] | AsyncIterable[JobRequest]) -> list[UUID]:
+        """Write many jobs in one transaction: all of them or none. The ids are in the order of the requests.
+
+        A generator is read while the jobs are being written, some thousands at a time; if it raises, nothing was
+        enqueued. Raises as :meth:`enqueue` does; an :exc:`EnqueueUncertain` names the first job.
+        """
         self._in_loop()
-        if not asked:
-            return []
-        ids = [uuid7() for _ in asked]
-        with self._tracing.enqueue(asked, ids) as carrier:
-            headers = _encoded(carrier)
-            jobs = [self._new(job_id, request, headers) for job_id, request in zip(ids, asked, strict=True)]
-            with translated(ids[0]):
-                await write_many(self._control, self._sql, jobs)
-        self._tell(asked)
+        ids: list[UUID] = []
+        news = _News()
+        async with AsyncExitStack() as stack:
+            writer: BulkWriter | None = None
+            async for chunk in in_chunks(requests, CHUNK):
+                for request in chunk:
+                    self._check(request)
+                new_ids = [uuid7() for _ in chunk]
+                with self._tracing.enqueue(chunk, new_ids) as carrier, translated(None):
+                    if writer is None:
+                        writer = await self._bulk_writer(stack, is_long=len(chunk) == CHUNK)
+                    headers = _encoded(carrier)
+                    await writer.write([self._new(*new, headers) for new in zip(new_ids, chunk, strict=True)])
+                ids += new_ids
+                news.add(chunk)
+            if writer is not None:
+                with translated(ids[0]):
+                    await writer.notify()
+                    await stack.aclose()  # commits
+        self._tell(news)
         return ids
+
+    async def _bulk_writer(self, stack: AsyncExitStack, *, is_long: bool) -> BulkWriter:
+        """Begin a transaction. A long one has a connection of its own, so that other calls need not wait for it."""
+        link = self._control
+        if is_long:
+            link = Link(self._database)
+            stack.push_async_callback(link.close)
+        return BulkWriter(await stack.enter_async_context(link.transaction()), self._sql)
 
     async def get(self, job_id: UUID) -> JobRow | None:
         """The job as it is now; None if there is none of this id."""
@@ -127,7 +150,12 @@ class JobsClient:
     async def cancel(self, job_id: UUID) -> bool:
         """End a pending job as cancelled. False, and nothing changed, if it is not pending."""
         self._in_loop()
-        return await self._store.cancel(job_id)
+        while not await self._store.cancel(job_id):
+            row = await self._store.get(job_id)
+            if row is None or row.status is not JobStatus.PENDING:
+                return False
+            # It was on its way from one pending state to another.
+        return True
 
     async def retry(self, job_id: UUID) -> bool:
         """Run a failed or cancelled job again, with all its attempts anew. False if it is neither."""
@@ -178,18 +206,14 @@ class JobsClient:
     def _new(self, job_id: UUID, request: JobRequest, headers: bytes | None) -> NewJob:
         return NewJob(job_id, request, current_trace_id.get() or self._tracing.trace_id(), headers)
 
-    def _tell(self, requests: Sequence[JobRequest]) -> None:
-        if not self._listeners:
-            return
-        ready: set[str] = set()
-        soonest: float | None = None
-        for request in requests:
-            delay = _delay(request)
-            if delay <= 0:
-                ready.add(request.queue)
-            elif soonest is None or delay < soonest:
-                soonest = delay
-        self._ring(ready, soonest)
+    def _tell_of(self, request: JobRequest) -> None:
+        if self._listeners:
+            news = _News()
+            news.add([request])
+            self._tell(news)
+
+    def _tell(self, news: "_News") -> None:
+        self._ring(news.ready, None if news.due is None else max(0.0, (news.due - datetime.now(UTC)).total_seconds()))
 
     def _ring(self, ready: set[str], soonest: float | None) -> None:
         for listener in self._listeners:
@@ -207,7 +231,7 @@ class JobsClient:
         if not is_over():
             self._loop.call_later(COMMIT_PAUSE, self._wake_later, request, is_over)
             return
-        self._tell([request])
+        self._tell_of(request)
         if _delay(request) > 0:
             return
         self._unsent.add(request.queue)
@@ -223,6 +247,24 @@ class JobsClient:
             logger.warning("workers of other processes were not woken, they will find the jobs by polling: %s", error)
         finally:
             self._sending = None
+
+
+class _News:
+    """What to tell workers of: queues with jobs that may run, and when the next scheduled one is due, by this machine's
+    clock, which is good enough to set an alarm."""
+
+    def __init__(self) -> None:
+        self.ready: set[str] = set()
+        self.due: datetime | None = None
+
+    def add(self, requests: Iterable[JobRequest]) -> None:
+        for request in requests:
+            delay = _delay(request)
+            if delay <= 0:
+                self.ready.add(request.queue)
+                continue
+            due = datetime.now(UTC) + timedelta(seconds=delay)
+            self.due = due if self.due is None else min(self.due, due)
 
 
 def _encoded(carrier: Any) -> bytes | None:

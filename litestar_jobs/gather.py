@@ -1,7 +1,7 @@
 """Single enqueues that come together become one statement.
 
 While one batch is being written the next one gathers. There is no timer: a caller alone writes at once. One bad row
-never fails its neighbours.
+never fails its neighbours. Only so many jobs gather; further callers wait for room, in the order of their coming.
 """
 
 import asyncio
@@ -20,7 +20,11 @@ __all__ = ("Gatherer", "translated")
 Batch: TypeAlias = list[tuple[asyncio.Future[None], NewJob]]
 
 BATCH = 1_000
-"""Rows of one statement at the most."""
+"""Rows of one statement at the most, and ..."""
+BATCH_BYTES = 4_000_000
+"""... bytes of their payloads, unless a single one is larger."""
+MOST_ACCEPTED = 5_000
+"""Jobs that are waiting or being written at the most."""
 
 
 class Gatherer:
@@ -28,12 +32,22 @@ class Gatherer:
 
     def __init__(self, write: Callable[[Sequence[NewJob]], Awaitable[None]]) -> None:
         self._write = write
+        self._room = asyncio.Semaphore(MOST_ACCEPTED)
+        self._callers = 0
         self._waiting: dict[asyncio.Future[None], NewJob] = {}
         self._writing: asyncio.Task[None] | None = None
 
     async def write(self, job: NewJob) -> None:
         """Return when the job is committed; raise if it is not. A caller that is cancelled before its batch is sent
         takes its job back; after that the job is written all the same."""
+        self._callers += 1
+        try:
+            async with self._room:
+                await self._answer_to(job)
+        finally:
+            self._callers -= 1
+
+    async def _answer_to(self, job: NewJob) -> None:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[None] = loop.create_future()
         self._waiting[answer] = job
@@ -46,21 +60,34 @@ class Gatherer:
             self._waiting.pop(answer, None)
 
     async def join(self) -> None:
-        """Return when all that was accepted is written."""
-        while self._writing is not None:
-            await asyncio.wait([self._writing])
+        """Return when all callers have their answers and nothing is being written."""
+        while self._callers or self._writing is not None:
+            if self._writing is None:
+                await asyncio.sleep(0)  # those that waited for room are about to begin
+            else:
+                await asyncio.wait([self._writing])
 
     async def _write_all(self) -> None:
         try:
             while self._waiting:
-                batch = list(self._waiting.items())[:BATCH]
-                for answer, _ in batch:
-                    del self._waiting[answer]
-                await self._write_batch(batch)
+                await self._write_batch(self._take())
         finally:
             self._writing = None
             for answer in self._waiting:  # only if the writer itself was cancelled: nobody waits for ever
                 answer.cancel()
+
+    def _take(self) -> Batch:
+        """The next batch: those that have waited longest."""
+        batch: Batch = []
+        size = 0
+        for answer, job in self._waiting.items():
+            size += len(job.request.payload)
+            if len(batch) == BATCH or (batch and size > BATCH_BYTES):
+                break
+            batch.append((answer, job))
+        for answer, _ in batch:
+            del self._waiting[answer]
+        return batch
 
     async def _write_batch(self, batch: Batch) -> None:
         try:
@@ -98,14 +125,15 @@ def _refused(job: NewJob, error: BaseException) -> PayloadRefused:
     return refused
 
 
-def explained(error: BaseException, job_id: UUID) -> BaseException:
-    """What the failure of an enqueue means to its caller; the driver's error is the cause."""
+def explained(error: BaseException, job_id: UUID | None) -> BaseException:
+    """What the failure of an enqueue means to its caller; the driver's error is the cause. Without ``job_id`` nothing
+    was to be committed yet."""
     explanation: BaseException
     if isinstance(error, DatabaseUnreachable):
         explanation = EnqueueError(f"nothing was enqueued: {error}")
     elif isinstance(error, MISSING_SCHEMA):
         explanation = EnqueueError(f"nothing was enqueued: {error}. Run `litestar jobs upgrade`.")
-    elif may_have_been_written(error):
+    elif job_id is not None and may_have_been_written(error):
         explanation = EnqueueUncertain(
             f"the connection broke before the database answered ({str(error) or type(error).__name__}): "
             f"the job is enqueued or not, ask with jobs.get({job_id!r})",
@@ -120,7 +148,7 @@ def explained(error: BaseException, job_id: UUID) -> BaseException:
 
 
 @contextmanager
-def translated(job_id: UUID) -> Generator[None]:
+def translated(job_id: UUID | None) -> Generator[None]:
     """Raise what a failure means in place of the failure."""
     try:
         yield

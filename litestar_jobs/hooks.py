@@ -6,10 +6,21 @@ more of an error than its first line: drivers append the values of a statement.
 """
 
 import logging
-from typing import Any
+from typing import Any, TypeAlias
 
 from litestar_jobs.context import JobContext
-from litestar_jobs.outcome import Cancelled, Committed, Completed, Failed, Failure, Interrupted, Lost, Retry, Snooze
+from litestar_jobs.outcome import (
+    Cancelled,
+    Committed,
+    Completed,
+    Failed,
+    Failure,
+    Interrupted,
+    Lost,
+    Retry,
+    Snooze,
+    Unanswered,
+)
 from litestar_jobs.telemetry import (
     AttemptAbandoned,
     AttemptEnded,
@@ -17,11 +28,14 @@ from litestar_jobs.telemetry import (
     ChoreFailed,
     CleanupFailed,
     Event,
+    HandlerStuck,
     JobRescued,
     JobUnknown,
     LeaseEnded,
     ListenerDeaf,
     OutcomeRefused,
+    SlotEnqueued,
+    SlotsSkipped,
     SuspectReleased,
     WorkerStarted,
     WorkerStopped,
@@ -38,6 +52,9 @@ DEAF = (
     "LITESTAR_JOBS_LISTEN_DSN, or a shorter poll_interval"
 )
 
+Elsewhere: TypeAlias = JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned | HandlerStuck
+"""What happens to a job outside of its own context."""
+
 
 def log_events(event: Event) -> None:
     """Log one event."""
@@ -46,10 +63,18 @@ def log_events(event: Event) -> None:
             logger.debug("%s started", job.job_type)
         case AttemptEnded():
             _log_end(event)
-        case JobRescued() | SuspectReleased() | JobUnknown() | OutcomeRefused() | AttemptAbandoned():
+        case JobRescued() | SuspectReleased() | JobUnknown() | OutcomeRefused() | AttemptAbandoned() | HandlerStuck():
             _log_elsewhere(event)
         case CleanupFailed(job, error):
             _log_job(logging.ERROR, job, "a dependency failed while it was cleaned up: %s", _brief(error))
+        case SlotEnqueued() | SlotsSkipped():
+            _log_schedule(event)
+        case WorkerStarted() | WorkerStopped() | LeaseEnded() | ListenerDeaf() | ChoreFailed():
+            _log_worker(event)
+
+
+def _log_worker(event: WorkerStarted | WorkerStopped | LeaseEnded | ListenerDeaf | ChoreFailed) -> None:
+    match event:
         case WorkerStarted(worker_id, queues, concurrency):
             logger.info("worker %s takes jobs of %s, %d at once", worker_id, ", ".join(queues), concurrency)
         case WorkerStopped(worker_id, interrupted):
@@ -85,6 +110,9 @@ def _log_end(event: AttemptEnded) -> None:
             _log_job(logging.WARNING, job, "was interrupted and handed back, uncounted")
         case Lost():
             _log_job(logging.ERROR, job, "was stopped, its lease is lost; it runs or ran elsewhere")
+        case Unanswered(Failed(failure) | Retry(failure)):
+            text = "its commit was not answered, so it is completed, or attempt %d has failed: %s"
+            _log_job(logging.WARNING, job, text, job.attempt, _brief(failure))
         case Snooze(delay):
             _log_job(logging.INFO, job, "waits %g s", delay)
         case Cancelled():
@@ -93,7 +121,7 @@ def _log_end(event: AttemptEnded) -> None:
         logger.debug("%s raised", job.job_type, exc_info=event.error)
 
 
-def _log_elsewhere(event: JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned) -> None:
+def _log_elsewhere(event: Elsewhere) -> None:
     """Log what happened to a job outside of its own context."""
     match event:
         case JobRescued(attempt=attempt, was_last=was_last, overdue=overdue):
@@ -116,6 +144,21 @@ def _log_elsewhere(event: JobRescued | SuspectReleased | JobUnknown | OutcomeRef
         case AttemptAbandoned(attempt=attempt):
             text = "attempt %d did not end when it was cancelled, and was handed back"
             _log_job(logging.ERROR, event, text, attempt)
+        case HandlerStuck(attempt=attempt, count=count):
+            text = "attempt %d is over, but its handler cannot be stopped and goes on; this process has %d such"
+            _log_job(logging.ERROR, event, text, attempt, count)
+
+
+def _log_schedule(event: SlotEnqueued | SlotsSkipped) -> None:
+    match event:
+        case SlotEnqueued(schedule, slot, job_id):
+            logger.debug("schedule %s: job %s for %s", schedule, job_id, slot.isoformat())
+        case SlotsSkipped(schedule, _, slots, until, "missed"):
+            text = "schedule %s: %d slots up to %s were missed and are not made up for"
+            logger.warning(text, schedule, slots, until.isoformat())
+        case SlotsSkipped(schedule, until=until):
+            text = "schedule %s: nothing for %s, a job of it has not finished"
+            logger.warning(text, schedule, until.isoformat())
 
 
 def _what_follows(rescued: JobRescued) -> str:
@@ -128,7 +171,7 @@ def _what_follows(rescued: JobRescued) -> str:
 
 def _log_job(
     level: int,
-    job: JobContext | JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned,
+    job: JobContext | Elsewhere,
     text: str,
     *args: Any,
 ) -> None:

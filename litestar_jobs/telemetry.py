@@ -6,7 +6,8 @@ raises is logged and does not disturb the job.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol, TypeAlias
+from datetime import datetime
+from typing import Literal, Protocol, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -23,6 +24,7 @@ __all__ = (
     "ChoreFailed",
     "CleanupFailed",
     "Event",
+    "HandlerStuck",
     "Hook",
     "JobRescued",
     "JobUnknown",
@@ -30,6 +32,8 @@ __all__ = (
     "ListenerDeaf",
     "NoTracing",
     "OutcomeRefused",
+    "SlotEnqueued",
+    "SlotsSkipped",
     "SuspectReleased",
     "Tracing",
     "WorkerStarted",
@@ -128,12 +132,47 @@ class AttemptAbandoned(msgspec.Struct, frozen=True):
     attempt: int
 
 
+class HandlerStuck(msgspec.Struct, frozen=True):
+    """An attempt is over, by its timeout or because it was stopped, but its handler goes on: a thread, which nothing
+    can interrupt, or code that does not end when it is cancelled. Its slot is free, and what it still does is recorded
+    nowhere. ``count`` is how many such there are in this process."""
+
+    job_id: UUID
+    job_type: str
+    queue: str
+    trace_id: str | None
+    attempt: int
+    count: int
+
+
 class LeaseEnded(msgspec.Struct, frozen=True):
     """This process could not renew its lease in time: it stopped its jobs, which may run elsewhere."""
 
     worker_id: UUID
     jobs: int
     reason: str
+
+
+class SlotEnqueued(msgspec.Struct, frozen=True):
+    """A slot of a schedule was due, and this process wrote its job."""
+
+    schedule: str
+    slot: datetime
+    job_id: UUID
+    job_type: str
+    queue: str
+    trace_id: str | None
+
+
+class SlotsSkipped(msgspec.Struct, frozen=True):
+    """Slots of a schedule, the newest of them at ``until``, will have no job: no worker was there in time (``missed``;
+    at most 101 are counted), or a job of the schedule has not finished (``overlap``)."""
+
+    schedule: str
+    job_type: str
+    slots: int
+    until: datetime
+    reason: Literal["missed", "overlap"]
 
 
 class ListenerDeaf(msgspec.Struct, frozen=True):
@@ -162,7 +201,10 @@ Event: TypeAlias = (
     | SuspectReleased
     | OutcomeRefused
     | AttemptAbandoned
+    | HandlerStuck
     | LeaseEnded
+    | SlotEnqueued
+    | SlotsSkipped
     | ListenerDeaf
     | ChoreFailed
 )

@@ -14,6 +14,7 @@ __all__ = (
     "carrier_of",
     "current_carrier",
     "current_trace_id",
+    "new_carrier",
     "new_trace_id",
     "trace_id_of",
 )
@@ -51,6 +52,11 @@ def trace_id_of(traceparent: str | None) -> str | None:
 def new_trace_id() -> str:
     """A random id in the form of the W3C's."""
     return secrets.token_hex(16)
+
+
+def new_carrier(trace_id: str) -> Mapping[str, str]:
+    """W3C headers of a trace that begins here, with nothing that has a span of its own."""
+    return {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"}
 
 
 def carrier_of(header: Callable[[str], str | None]) -> Mapping[str, str] | None:

@@ -11,32 +11,32 @@ from asyncpg.pool import PoolConnectionProxy
 
 from litestar_jobs.alchemy import OUTSIDE, Committed, execute_in_session, is_sqlalchemy, numbered_as_named
 from litestar_jobs.errors import ConnectionRefused
+from litestar_jobs.request import NewJob
+from litestar_jobs.store import Statements
 
-__all__ = ("execute_in_transaction",)
+__all__ = ("enqueue_in_transaction",)
 
 
-async def execute_in_transaction(
-    connection: Any, sql: str, row: Sequence[Any], channel: str, committed: Committed
-) -> None:
-    """Run a statement whose last parameter is the channel to notify.
+async def enqueue_in_transaction(connection: Any, sql: Statements, job: NewJob, committed: Committed) -> None:
+    """Write the job.
 
     On a driver's own connection the statement notifies inside the transaction. SQLAlchemy tells when it commits, so
     there ``committed`` is called then, and the transaction does not pay for the notification.
 
     Raises :exc:`ConnectionRefused`.
     """
-    if isinstance(connection, asyncpg.Connection | PoolConnectionProxy):
+    if is_sqlalchemy(connection):
+        await execute_in_session(connection, sql["enqueue_in_session"], job.row, committed)
+    elif isinstance(connection, asyncpg.Connection | PoolConnectionProxy):
         if not connection.is_in_transaction():
             raise ConnectionRefused(
                 OUTSIDE.format(
                     what="an asyncpg connection", remedy="Open one with `async with connection.transaction():`"
                 )
             )
-        await connection.fetch(sql, *row, channel)
+        await connection.fetch(sql["enqueue_one"], *job.row, sql.channel)
     elif _is_psycopg(connection):
-        await _execute_psycopg(connection, sql, [*row, channel])
-    elif is_sqlalchemy(connection):
-        await execute_in_session(connection, sql, [*row, None], committed)
+        await _execute_psycopg(connection, sql["enqueue_one"], (*job.row, sql.channel))
     else:
         raise ConnectionRefused(
             f"enqueue_with takes the connection that your own writes use: an SQLAlchemy AsyncSession, AsyncConnection, "

@@ -8,7 +8,7 @@ from pathlib import Path
 from litestar import Litestar
 from litestar.datastructures import State
 
-from litestar_jobs import Fixed, JobsConfig, JobsPlugin, WorkerConfig, job
+from litestar_jobs import Cron, Fixed, JobContext, JobsConfig, JobsPlugin, WorkerConfig, job
 
 PATIENCE = "CLI_APP_PATIENCE"
 """The shutdown_timeout; without it the application has no worker of its own."""
@@ -29,9 +29,28 @@ def hold_thread(path: str) -> None:
         time.sleep(0.01)
 
 
+@job(queue="held")
+async def quick() -> None:
+    """Nothing."""
+
+
+@job(queue="held")
+async def mark_and_hold(directory: str, *, job: JobContext) -> None:
+    """Leaves a file that names its process, then does as ``hold`` does."""
+    place = Path(directory)
+    place.joinpath(f"{os.getpid()}-{job.id}").touch()
+    while not place.joinpath("go").exists():  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.01)
+
+
 @job(queue="failing", max_retries=1, retry=Fixed(0))
 async def fail(payload: str) -> None:
     raise ConnectionError(payload)
+
+
+@job(queue="held", schedules=[Cron("0 0 1 1 *", timezone="Europe/Berlin", payload="everybody")])
+async def new_year(payload: str) -> None:
+    """Rarely."""
 
 
 class OwnPlugin(JobsPlugin):
@@ -41,7 +60,7 @@ class OwnPlugin(JobsPlugin):
 def create_app() -> Litestar:
     patience = os.environ.get(PATIENCE)
     worker = None if patience is None else WorkerConfig(shutdown_timeout=float(patience), queues=["other"])
-    config = JobsConfig(jobs=[hold, hold_thread, fail], worker=worker)
+    config = JobsConfig(jobs=[hold, hold_thread, quick, mark_and_hold, fail, new_year], worker=worker)
     return Litestar([], on_startup=[_start], plugins=[OwnPlugin(config)])
 
 

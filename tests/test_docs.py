@@ -132,6 +132,24 @@ async def test_the_options_example_enqueues_as_its_comments_say(example: Callabl
     ]
 
 
+async def test_the_periodic_example_fires_as_its_page_says(
+    example: Callable[[str], ModuleType], connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    shop = example("periodic")
+
+    async def ran() -> str | None:
+        slot: str | None = await connection.fetchval(
+            "SELECT headers ->> 'slot' FROM litestar_jobs.job JOIN litestar_jobs.finished USING (id) "
+            """WHERE headers ->> 'schedule' = 'write_report:world' AND payload = '{"region": "world"}' AND queue = 'reports'"""
+        )
+        return slot
+
+    async with running(shop.app):
+        await until(ran)
+    schedules = await connection.fetch("SELECT name FROM litestar_jobs.schedule ORDER BY name")
+    assert [row["name"] for row in schedules] == ["look_at_stock", "tidy_up", "write_report:us", "write_report:world"]
+
+
 async def test_the_dependencies_example_fills_its_jobs_and_cleans_up(example: Callable[[str], ModuleType]) -> None:
     news = example("dependencies")
     async with running(news.app):

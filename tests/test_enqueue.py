@@ -1,7 +1,7 @@
 """Step 2, enqueue: what is returned is committed, what is written together answers each caller for itself."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -24,7 +24,7 @@ from litestar_jobs.errors import (
     PayloadRefused,
     WrongEventLoop,
 )
-from litestar_jobs.gather import BATCH
+from litestar_jobs.gather import BATCH, BATCH_BYTES, MOST_ACCEPTED
 from litestar_jobs.request import NewJob
 from litestar_jobs.store import Statements
 from litestar_jobs.telemetry import NoTracing
@@ -167,6 +167,62 @@ async def test_a_statement_has_at_most_a_thousand_rows(client: JobsClient, batch
 
     assert max(batches) <= BATCH
 
+
+async def test_a_statement_has_at_most_some_megabytes_and_a_larger_job_goes_alone(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = a_client(max_payload=3 * BATCH_BYTES)
+    await client.start(Database(dsn))
+    sent: list[list[int]] = []
+    write = client._gatherer._write
+
+    async def noted(jobs: Sequence[NewJob]) -> None:
+        sent.append([len(job.request.payload) for job in jobs])
+        await write(jobs)
+
+    monkeypatch.setattr(client._gatherer, "_write", noted)
+    sizes = [BATCH_BYTES // 2, BATCH_BYTES // 2, 2 * BATCH_BYTES, 10, 10]
+    await asyncio.gather(*(client.enqueue(JobRequest(job_type="t", payload=b"1" + b" " * (n - 1))) for n in sizes))
+    await client.stop()
+
+    assert sent == [[sizes[0], sizes[1]], [sizes[2]], [10, 10]]
+
+
+async def test_only_so_many_jobs_are_accepted_at_once_and_further_callers_wait_in_their_order(
+    client: JobsClient, monkeypatch: pytest.MonkeyPatch, connection: "asyncpg.Connection[Any]"
+) -> None:
+    write = client._gatherer._write
+    go_on = asyncio.Event()
+
+    async def held(jobs: Sequence[NewJob]) -> None:
+        await go_on.wait()
+        await write(jobs)
+
+    monkeypatch.setattr(client._gatherer, "_write", held)
+    callers = [asyncio.create_task(client.enqueue(count(Number(n)))) for n in range(MOST_ACCEPTED + 10)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(client._gatherer._waiting) == MOST_ACCEPTED - BATCH
+    callers[-1].cancel()  # while it waits for room
+    go_on.set()
+    answers = await asyncio.gather(*callers, return_exceptions=True)
+
+    assert isinstance(answers.pop(), asyncio.CancelledError)
+    assert answers == await stored(connection)
+
+
+async def test_stop_writes_also_what_still_waits_for_room(dsn: str, connection: "asyncpg.Connection[Any]") -> None:
+    client = a_client()
+    await client.start(Database(dsn))
+    callers = [asyncio.create_task(client.enqueue(count(Number(n)))) for n in range(MOST_ACCEPTED + 10)]
+    await asyncio.sleep(0)
+    await client.stop()
+
+    assert await asyncio.gather(*callers) == await stored(connection)
+    assert await connection.fetchval(OURS) == 0
+
+
+OURS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'litestar_jobs'"
 
 REFUSED_BY_POSTGRESQL = [b'{"text": "\\u0000"}', b"1e999999"]
 """JSON that jsonb does not take. Calls of jobs refuse it sooner; a request built by hand brings it here."""
@@ -355,6 +411,61 @@ async def test_enqueue_many_takes_more_than_it_writes_at_a_time(
     ids = await client.enqueue_many([count(Number(n)) for n in range(CHUNK + 1)])
 
     assert sorted(ids) == await stored(connection)
+
+
+async def test_enqueue_many_reads_a_generator_while_it_writes_and_other_calls_need_not_wait(
+    client: JobsClient, connection: "asyncpg.Connection[Any]"
+) -> None:
+    """The rows of the first chunks are on the server before the generator has given the last ones."""
+
+    async def requests() -> AsyncIterator[JobRequest]:
+        for n in range(3 * CHUNK):
+            if n == 2 * CHUNK:
+                assert await connection.fetchval("SELECT pg_relation_size('litestar_jobs.job')") > CHUNK
+                assert await client.get(UUID(int=1)) is None
+            yield count(Number(n))
+
+    ids = await client.enqueue_many(requests())
+
+    assert ids == await stored(connection)
+    assert len(ids) == 3 * CHUNK
+
+
+async def test_a_generator_that_raises_keeps_its_error_and_nothing_is_enqueued(
+    client: JobsClient, connection: "asyncpg.Connection[Any]"
+) -> None:
+    def requests() -> Iterator[JobRequest]:
+        yield from (count(Number(n)) for n in range(CHUNK + 1))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await client.enqueue_many(requests())
+    assert await stored(connection) == []
+
+
+async def test_a_connection_lost_before_the_commit_of_many_is_certain_and_at_it_is_not(
+    client: JobsClient, connection: "asyncpg.Connection[Any]"
+) -> None:
+    async def kill() -> None:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND application_name = 'litestar_jobs' AND state = 'idle in transaction'"
+        )
+
+    async def requests(killed_at: int) -> AsyncIterator[JobRequest]:
+        for n in range(2 * CHUNK):
+            if n == killed_at:
+                await kill()
+            yield count(Number(n))
+        if killed_at == 2 * CHUNK:
+            await kill()
+
+    with pytest.raises(EnqueueError, match="nothing was enqueued"):
+        await client.enqueue_many(requests(CHUNK))
+    with pytest.raises(EnqueueUncertain) as caught:
+        await client.enqueue_many(requests(2 * CHUNK))
+    assert await client.get(caught.value.job_id) is None
+    assert await stored(connection) == []
 
 
 async def test_enqueue_many_writes_and_tells_the_same_whether_they_are_few_or_many(

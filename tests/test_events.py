@@ -27,11 +27,14 @@ from litestar_jobs.telemetry import (
     ChoreFailed,
     CleanupFailed,
     Event,
+    HandlerStuck,
     Hook,
     JobRescued,
     JobUnknown,
     LeaseEnded,
     OutcomeRefused,
+    SlotEnqueued,
+    SlotsSkipped,
     SuspectReleased,
     WorkerStarted,
     WorkerStopped,
@@ -303,6 +306,8 @@ def after(outcome: Outcome, error: BaseException | None = None) -> AttemptEnded:
     return AttemptEnded(CONTEXT, outcome, 0.5, error)
 
 
+SLOT = datetime(2026, 11, 24, 3, tzinfo=UTC)
+
 OF_A_JOB: list[tuple[Event, int, str]] = [
     (
         after(Retry(FAILURE, 16), BROKEN),
@@ -354,6 +359,11 @@ OF_A_JOB: list[tuple[Event, int, str]] = [
         logging.ERROR,
         "attempt 2 did not end when it was cancelled, and was handed back",
     ),
+    (
+        HandlerStuck(ID, "mail", "q", "t1", 2, 3),
+        logging.ERROR,
+        "attempt 2 is over, but its handler cannot be stopped and goes on; this process has 3 such",
+    ),
 ]
 
 
@@ -401,9 +411,19 @@ def test_what_happened_to_a_job_is_logged_once_with_its_id_and_trace(
             logging.ERROR,
             "claim failed and will be tried again in 5 s: TimeoutError",
         ),
+        (
+            SlotsSkipped("mail:nightly", "mail", 3, SLOT, "missed"),
+            logging.WARNING,
+            "schedule mail:nightly: 3 slots up to 2026-11-24T03:00:00+00:00 were missed and are not made up for",
+        ),
+        (
+            SlotsSkipped("mail", "mail", 1, SLOT, "overlap"),
+            logging.WARNING,
+            "schedule mail: nothing for 2026-11-24T03:00:00+00:00, a job of it has not finished",
+        ),
     ],
 )
-def test_what_happened_to_a_worker_is_logged_once(
+def test_what_happened_to_a_worker_or_a_schedule_is_logged_once(
     event: Event, level: int, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "litestar_jobs"):
@@ -411,7 +431,9 @@ def test_what_happened_to_a_worker_is_logged_once(
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [(level, text)]
 
 
-@pytest.mark.parametrize("event", [AttemptStarted(CONTEXT), after(Completed())])
+@pytest.mark.parametrize(
+    "event", [AttemptStarted(CONTEXT), after(Completed()), SlotEnqueued("mail", SLOT, ID, "mail", "q", "t1")]
+)
 def test_what_was_asked_for_is_logged_at_debug_only(event: Event, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "litestar_jobs"):
         log_events(event)

@@ -1,20 +1,16 @@
 """What another program puts straight into the tables cannot take a worker down, nor stop the jobs beside it."""
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 from litestar import Litestar
 from uuid_utils.compat import uuid7
 
 from litestar_jobs import JobContext, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, job
-from litestar_jobs.store import Statements
 from litestar_jobs.testing import ended, running, until
-from litestar_jobs.trace import current_trace_id
 
 Connection = "asyncpg.Connection[asyncpg.Record]"
 

@@ -112,6 +112,25 @@ async def leads_on(*, jobs: Jobs) -> None:
 # Enqueues.
 
 
+async def test_the_attempt_of_a_slot_is_in_the_trace_that_its_row_names(dsn: str, spans: InMemorySpanExporter) -> None:
+    traces: list[str | None] = []
+
+    @job(every=1)
+    async def tick(*, job: JobContext) -> None:
+        traces.append(job.trace_id)
+
+    async def ran() -> bool:
+        return len(of_kind(spans, SpanKind.CONSUMER)) >= 2
+
+    with tracer.start_as_current_span("around"):
+        async with running(app_with(plugin_for(dsn, [tick]))):
+            await until(ran)
+    consumers = [trace.format_trace_id(context_of(span).trace_id) for span in of_kind(spans, SpanKind.CONSUMER)]
+    assert consumers == traces
+    assert len(set(traces)) == len(traces)
+    assert of_kind(spans, SpanKind.PRODUCER) == []
+
+
 async def test_an_enqueue_is_a_producer_span_named_and_described_by_the_conventions(
     dsn: str, spans: InMemorySpanExporter
 ) -> None:

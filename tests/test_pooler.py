@@ -196,9 +196,10 @@ async def test_statements_are_prepared_behind_a_pooler_only_if_the_dsn_says_so(
     direct_dsn: str, pooled_dsn: str
 ) -> None:
     async def cached(dsn: str) -> int:
-        connection = await Database(dsn).connect()
+        connection: Any = await Database(dsn).connect()
         try:
-            return connection._stmt_cache.get_max_size()
+            size: int = connection._stmt_cache.get_max_size()
+            return size
         finally:
             await connection.close()
 

@@ -15,7 +15,7 @@ from litestar_jobs import errors
 HERE = Path(__file__).parent
 
 PUBLIC = """
-Exponential Fixed Job JobContext JobRequest JobRow JobStatus Jobs JobsClient JobsConfig JobsPlugin Never WorkerConfig job
+Cron Every Exponential Fixed Job JobContext JobRequest JobRow JobStatus Jobs JobsClient JobsConfig JobsPlugin Never WorkerConfig job
 """
 
 

@@ -28,8 +28,9 @@ SQL = Statements("litestar_jobs")
 SEVERAL_CALLERS = {
     "same_database": 2,  # of a job's session, and of the way to listen
     "enqueue": 2,  # a batch of single ones, and many at once
-    "enqueue_one": 2,  # alone, and in the caller's transaction
-    "notify": 2,  # after a COPY, and after somebody else's commit
+    "enqueue_one": 3,  # alone, and in the caller's transaction on asyncpg and on psycopg
+    "notify": 2,  # after a COPY, and whenever the store tells
+    "same_database": 2,  # where the worker listens, and the sessions of the application
     "complete": 2,  # a batch of the finisher's, and in the job's own transaction
 }
 
@@ -119,7 +120,8 @@ HOT: dict[str, tuple[Any, ...]] = {
 }
 
 IN_A_USERS_TRANSACTION = {
-    "enqueue": tuple([column[0]] if isinstance(column, list) else None for column in HOT["enqueue"]),
+    "enqueue_one": (*(column[0] for column in HOT["enqueue"][:-1]), "channel"),
+    "enqueue_in_session": tuple(column[0] for column in HOT["enqueue"][:-1]),
     "complete": ([SOME[0]], [1]),
 }
 
@@ -234,3 +236,37 @@ async def test_a_claim_reads_ready_in_its_order(ours: Connection, connection: Co
         (reading,) = [node for node in plan if node["Node Type"] == "LockRows"]
         assert [node["Node Type"] for node in nodes(reading)] == ["LockRows", "Index Scan"]
         assert reading["Plans"][0]["Index Name"] == "ready_order"
+
+
+async def test_a_claim_under_a_held_snapshot_does_not_walk_over_what_was_claimed_before(
+    ours: Connection, connection: Connection, dsn: str
+) -> None:
+    """Nothing may be vacuumed away then, so only the lower bound keeps a claim from reading all dead entries."""
+    await connection.execute(CROWD)
+    await connection.execute("INSERT INTO litestar_jobs.worker VALUES ($1, now(), 'infinity', 1, 'h', '{a}')", WORKER)
+    holder = await asyncpg.connect(dsn)
+    async with holder.transaction(isolation="repeatable_read"):
+        await holder.fetch("SELECT count(*) FROM litestar_jobs.ready")
+        bound: tuple[Any, ...] = (-32768, datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
+        for _ in range(20):
+            rows = await ours.fetch(SQL["claim"], ["a"], [1000], *([value] for value in bound), WORKER, "{}")
+            bound = (rows[-1]["priority"], rows[-1]["run_at"], rows[-1]["id"])
+        pages = {
+            name: await _pages_read_in_order(ours, *([value] for value in lowest))
+            for name, lowest in (("bound", bound), ("none", (-32768, datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))))
+        }
+    await holder.close()
+    assert pages["bound"] <= 20
+    assert pages["none"] > 20 * pages["bound"]
+
+
+async def _pages_read_in_order(connection: Connection, *bound: Any) -> int:
+    """Pages that a claim of ten reads of ``ready`` in its order."""
+    transaction = connection.transaction()
+    await transaction.start()
+    sql = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {SQL['claim']}"
+    plan = plan_of(await connection.fetch(sql, ["a"], [10], *bound, WORKER, "{}"))
+    await transaction.rollback()
+    (scan,) = [node for node in plan if node.get("Index Name") == "ready_order"]
+    pages: int = scan["Shared Hit Blocks"] + scan["Shared Read Blocks"]
+    return pages

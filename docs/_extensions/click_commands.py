@@ -18,6 +18,11 @@ class ClickCommands(SphinxDirective):
         module, _, name = self.arguments[0].partition(":")
         group: click.Group = getattr(import_module(module), name)
         above = click.Context(group, info_name=self.options["prog"])
+        return self._sections(group, above)
+
+    def _sections(
+        self, group: click.Group, above: click.Context
+    ) -> list[nodes.Node]:
         commands = [group.commands[name] for name in group.list_commands(above)]
         return [
             self._section(command, above)
@@ -52,6 +57,8 @@ class ClickCommands(SphinxDirective):
                 item += nodes.definition("", nodes.paragraph("", text))
                 listed += item
             section += listed
+        if isinstance(command, click.Group):
+            section += self._sections(command, context)
         return section
 
     def _parse(self, text: str, into: nodes.section) -> None:

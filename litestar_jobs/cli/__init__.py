@@ -9,6 +9,7 @@ from litestar.cli._utils import LitestarGroup
 
 from litestar_jobs.cli.listing import list_jobs
 from litestar_jobs.cli.moves import cancel, retry
+from litestar_jobs.cli.schedules import schedules
 from litestar_jobs.cli.story import show
 from litestar_jobs.cli.tables import check, downgrade, init, sql, upgrade
 from litestar_jobs.cli.worker import worker
@@ -21,5 +22,5 @@ def jobs_group() -> None:
     """Background jobs: their tables, their workers, and what became of them."""
 
 
-for command in (init, upgrade, downgrade, check, sql, worker, list_jobs, show, retry, cancel):
+for command in (init, upgrade, downgrade, check, sql, worker, list_jobs, show, retry, cancel, schedules):
     jobs_group.add_command(command)

@@ -1,7 +1,7 @@
 -- Write jobs: what was asked for, and whether each may run now or later.
 -- $1 ids · $2 queues · $3 job types · $4 payloads, JSON text · $5 priorities · $6 max_retries · $7 trace ids
 -- $8 headers, JSON text · $9 run_at or NULL · $10 delays in seconds, where run_at is NULL
--- $11 channel to notify of it, or NULL: then the caller wakes workers after its commit.
+-- $11 channel to notify of it.
 -- Payloads go through text, because a jsonb codec of the user's would encode them once more.
 -- statement_timestamp: in a transaction that is long open, a delay counts from the call.
 WITH asked AS MATERIALIZED (
@@ -28,4 +28,3 @@ SELECT pg_notify($11::text, message)
         UNION ALL
         SELECT 'due:' || extract(epoch FROM min(run_at) - statement_timestamp())
           FROM asked WHERE run_at > statement_timestamp() HAVING min(run_at) IS NOT NULL) AS news
- WHERE $11::text IS NOT NULL

@@ -14,14 +14,13 @@ from uuid import UUID
 import msgspec
 from uuid_utils.compat import uuid7
 
-from litestar_jobs.alchemy import is_refusal
+from litestar_jobs.agenda import Agenda
 from litestar_jobs.config import WorkerConfig
-from litestar_jobs.database import MISSING_SCHEMA, Database, Link
+from litestar_jobs.database import COMMAND_TIMEOUT, Database, Link, may_have_been_written
 from litestar_jobs.define import Job
 from litestar_jobs.durations import seconds
 from litestar_jobs.enqueue import JobsClient
-from litestar_jobs.errors import ConfigurationError
-from litestar_jobs.inject import JobSession, Plan, SessionFactory
+from litestar_jobs.inject import Plan, SessionFactory
 from litestar_jobs.outcome import Interrupted, Lost, Outcome
 from litestar_jobs.store import Claimed, Statements, Store
 from litestar_jobs.telemetry import (
@@ -40,17 +39,22 @@ from litestar_jobs.worker.chore import Chore
 from litestar_jobs.worker.claim import Claimer
 from litestar_jobs.worker.execute import Executor
 from litestar_jobs.worker.finish import Finisher
+from litestar_jobs.worker.fire import Firing
 from litestar_jobs.worker.heartbeat import RENEWALS, Heartbeat
 from litestar_jobs.worker.listen import Ear
 from litestar_jobs.worker.slots import TOO_LONG, Slots
+from litestar_jobs.worker.ways import OwnSessions, check_way
 
 __all__ = ("Worker",)
 
 logger = logging.getLogger("litestar_jobs")
 
 PROMOTED_AT_ONCE = 1_000
+NEVER = float("inf")
 AFTER_CANCEL = 5.0
 """Seconds that handlers have to end after they were cancelled."""
+WATCH_PAUSE = 1.0
+"""Seconds between two looks at whether they did."""
 SUSPECT_PATIENCE = 3600.0
 """Seconds for which a suspect, a job that may be what ends processes, keeps the others waiting at the most."""
 SUSPECT_PAUSE = 0.25
@@ -80,6 +84,7 @@ class Worker:
     ) -> None:
         self.queues = list(config.queues or dict.fromkeys(job.queue for job in jobs.values()) or ["default"])
         self._config = config
+        self._jobs = jobs
         self._database = database
         self._listens_at = listens_at
         self._largest = largest
@@ -99,7 +104,6 @@ class Worker:
     async def start(self) -> None:
         """Begin to work. If something fails, all that was begun is undone."""
         async with AsyncExitStack() as undo:
-            claims, finishes = Link(self._database), Link(self._database)
             ear = self._ear = Ear(
                 self._sql.channel,
                 self._hear,
@@ -107,33 +111,53 @@ class Worker:
                 broken=self._hear_elsewhere,
                 deaf=lambda: self._emit(ListenerDeaf(self._poll)),
             )
-            chores = self._chores = Link(self._listens_at or self._database, on_open=ear.on_open)
+            timeout = min(self._lease, COMMAND_TIMEOUT)
+            claims, finishes = Link(self._database, timeout=timeout), Link(self._database, timeout=timeout)
+            # The connection that listens is used by the chores too, so it cannot die without being noticed.
+            listens_at = self._listens_at or self._database
+            chores = self._chores = Link(listens_at, timeout=timeout, on_open=ear.on_open)
             for link in (chores, finishes, claims):
                 undo.push_async_callback(link.close)
+            undo.callback(self._executor.close)
             self._store = Store(chores.fetch, self._sql)
-            self._claimer = Claimer(Store(claims.fetch, self._sql), self.queues, self._timeouts, largest=self._largest)
+            self._claims_store = Store(claims.fetch, self._sql)
+            self._claimer = Claimer(self._claims_store, self.queues, self._timeouts, largest=self._largest)
             writes = Store(finishes.fetch, self._sql)
             self._finisher = Finisher(writes, self._hear, self._emit)
             self._slots = Slots(self._config.concurrency, self._executor.run, self._ended)
             self._claims = Chore("claim", self._claim, self._emit)
             self._promotes = Chore("promote", self._promote, self._emit)
             self._rescues = Chore("rescue", self._rescue, self._emit)
+            schedules = [schedule for job in self._jobs.values() for schedule in job.schedules]
+            firing = Firing(Agenda(chores.fetch, self._sql), schedules, self._hear, self._emit)
+            self._fires = Chore("fire", firing.step, self._emit)
             self._checks = Chore("listen", lambda: ear.check(writes.echo), self._emit)
             self._leases = Chore("lease", self._renew_identity, self._emit)
+            self._watches = Chore("watch", self._watch, self._emit)
             self._heartbeat: Heartbeat | None = None
             self._promotes_at = 0.0
-            self._unasked = dict(self._sessions)
+            self._hands_back_at = NEVER
+            self._own_sessions = OwnSessions(self._sessions, self._sql, self._executor.own_sessions)
             self._stopping = False
             self._hurried = False
             self._patience: asyncio.Timeout | None = None
             undo.push_async_callback(self._leave)
             await self._renew_identity()
-            await self._find_own_sessions()
+            await self._own_sessions.find(self._known_as)
             if self._listens_at is not None:
-                await self._check_way(self._listens_at)
+                await check_way(self._chores.fetch, self._sql, self._known_as, self._listens_at)
             await self._promote()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear))
-            for chore in (self._finisher, self._leases, self._rescues, self._promotes, self._claims, self._checks):
+            for chore in (
+                self._finisher,
+                self._leases,
+                self._rescues,
+                self._promotes,
+                self._fires,
+                self._watches,
+                self._claims,
+                self._checks,
+            ):
                 chore.start()
             self._undo = undo.pop_all()
         self._emit(WorkerStarted(self._known_as, self.queues, self._config.concurrency))
@@ -151,9 +175,12 @@ class Worker:
         interrupted = self._give_back(self._slots.take_back())
         if timeout is None:
             timeout = seconds(self._config.shutdown_timeout, "shutdown_timeout")
-        if not await self._let_end(timeout):
+        ended = await self._let_end(timeout)
+        await self._watches.stop()
+        if not ended:
             interrupted += await self._interrupt()
-        for chore in (self._promotes, self._rescues, self._checks, self._leases):
+        await self._watch()
+        for chore in (self._fires, self._promotes, self._rescues, self._checks, self._leases):
             await chore.stop()
         await self._finisher.stop()
         await self._undo.aclose()
@@ -175,14 +202,32 @@ class Worker:
             return TOO_LONG
         if self._claimer.pause() is None:
             self._claimer.warm()  # nobody told of a job for as long as it takes to look without being told
+        if time.monotonic() >= self._hands_back_at:
+            await self._hand_back_unheard(worker_id)
         while self._claimer.pause() == 0 and not self._stopping and (room := self._slots.room()):
-            claimed = await self._claimer.claim(worker_id, room)
+            try:
+                claimed = await self._claimer.claim(worker_id, room)
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) or may_have_been_written(error):
+                    self._hands_back_at = time.monotonic()
+                raise
             if worker_id != self.worker_id:  # the lease ended meanwhile
                 self._give_back(claimed)
                 return 0.0
             self._slots.add(claimed)
         pause = self._claimer.pause()
-        return self._poll if pause is None else min(self._poll, pause) or TOO_LONG
+        next_claim = self._poll if pause is None else min(self._poll, pause) or TOO_LONG
+        return min(next_claim, max(0.001, self._hands_back_at - time.monotonic()))
+
+    async def _hand_back_unheard(self, worker_id: UUID) -> None:
+        """A claim went unanswered: whatever it took goes back. The server may still be at it, for as long as somebody
+        holds a lock, so from then on this is asked again and again, until this worker id is given up."""
+        moved = await self._claims_store.hand_back(worker_id, [*self._slots.tokens, *self._finisher.tokens])
+        self._hands_back_at = time.monotonic() + self._lease / RENEWALS
+        if moved:
+            self._claimer.warm()
+            ids = ", ".join(map(str, moved))
+            logger.warning("a claim went unanswered; the jobs that it took go back, uncounted: %s", ids)
 
     async def _promote(self) -> float:
         moved, next_due = await self._store.promote(PROMOTED_AT_ONCE)
@@ -193,7 +238,7 @@ class Worker:
         return pause
 
     async def _rescue(self) -> float:
-        await self._find_own_sessions()
+        await self._own_sessions.find(self._known_as)
         for job in await self._store.rescue(self._lease):
             fate = (job.was_last, job.overdue, job.suspect)
             self._emit(JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, *fate))
@@ -202,6 +247,14 @@ class Worker:
             self._emit(SuspectReleased(suspect.id, suspect.job_type, suspect.queue, suspect.trace_id))
         return min(SUSPECT_PAUSE, self._lease / RENEWALS) if waited else self._lease / RENEWALS
 
+    async def _watch(self) -> float:
+        """Free the slots of attempts that do not say themselves that they have ended."""
+        for attempt in self._slots.silent():
+            self._slots.end(attempt, self._executor.judge_silent(attempt))
+        for attempt in self._slots.overdue(AFTER_CANCEL):
+            self._slots.end(attempt, self._executor.give_up(attempt))
+        return WATCH_PAUSE
+
     async def _renew_identity(self) -> float:
         """Have a lease: the first one, and a new one after it was lost."""
         if self._heartbeat is None:
@@ -209,6 +262,7 @@ class Worker:
             await heartbeat.start(self.queues, self._lost)
             self._heartbeat = heartbeat
             self._known_as = heartbeat.worker_id
+            self._hands_back_at = NEVER
             self._hear_nothing()
         return self._lease
 
@@ -249,49 +303,6 @@ class Worker:
 
     # The parts of starting and stopping.
 
-    async def _check_way(self, listens_at: Database) -> None:
-        """Chores run where the worker listens, so that has to be the jobs' database too."""
-        try:
-            (row,) = await self._chores.fetch(self._sql["same_database"], self.worker_id)
-            is_same = row["same"]
-        except MISSING_SCHEMA:
-            is_same = False
-        if not is_same:
-            raise ConfigurationError(
-                f"the worker would listen at {listens_at.address}, which is not the database that the jobs live in. "
-                "WorkerConfig.listen_dsn (LITESTAR_JOBS_LISTEN_DSN) is another way to the same database, past a pooler."
-            )
-
-    async def _find_own_sessions(self) -> None:
-        """Which of the application's sessions lead to the jobs' database: their jobs finish in their transaction.
-
-        A session that cannot be asked now is asked again later.
-        """
-        for name in list(self._unasked):
-            try:
-                is_own = await self._is_own(self._unasked[name]())
-            except Exception as error:  # noqa: BLE001 - whatever its driver raises
-                logger.warning("jobs that use %r are finished after its commit until it answers: %s", name, error)
-                continue
-            del self._unasked[name]
-            if is_own:
-                self._executor.own_sessions.add(name)
-            else:
-                logger.info("jobs that use %r, of another database, are finished after its commit", name)
-
-    async def _is_own(self, session: JobSession) -> bool:
-        """Whether the session sees this worker's row."""
-        try:
-            (row,) = await session.execute(self._sql["same_database"], [str(self.worker_id)])
-        except Exception as error:
-            if is_refusal(error):
-                return False
-            raise
-        finally:
-            await session.rollback()
-            await session.close()
-        return bool(row[0])
-
     def _give_back(self, jobs: Sequence[Claimed]) -> int:
         """These have not begun: they go back as they came. Their tokens hold until somebody rescues them."""
         for job in jobs:
@@ -326,6 +337,6 @@ class Worker:
         for hook in self._hooks:
             try:
                 hook(event)
-            except Exception:
+            except BaseException:
                 # Not the event itself: it may hold what a handler raised.
                 logger.exception("hook %r raised on %s", hook, type(event).__name__)

@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from litestar_jobs import Exponential, Fixed, Job, JobContext, JobRequest, Jobs, Never, job
+from litestar_jobs import Cron, Every, Exponential, Fixed, Job, JobContext, JobRequest, Jobs, Never, job
 
 
 class Mail(Struct):
@@ -180,6 +180,34 @@ bare(5)  # type: ignore[call-overload]
 bare_with_dependencies(Mail("you"))  # type: ignore[call-overload]
 bare_and_threaded("you")  # type: ignore[call-overload]
 bare_and_threaded_with_dependencies(job=None)  # type: ignore[call-overload]
+
+
+# Schedules.
+
+
+@job(cron="0 3 * * *", timezone="Europe/Berlin")
+async def nightly() -> None: ...
+
+
+@job(every=timedelta(minutes=5))
+async def often(*, job: JobContext) -> None:
+    assert_type(job.schedule, str | None)
+    assert_type(job.scheduled_for, datetime | None)
+
+
+@job(schedules=[Cron("0 3 * * *", timezone="UTC", payload=Mail("you"), name="mail"), Every(30, missed="all")])
+async def several(payload: Mail) -> None: ...
+
+
+assert_type(nightly, Job[None, None])
+assert_type(several, Job[Mail, None])
+Cron("0 3 * * *", "UTC", overlap="skip")
+Every(timedelta(hours=1), overlap="allow")
+
+Cron()  # type: ignore[call-arg]
+Every(30, missed="sometimes")  # type: ignore[arg-type]
+Every("30")  # type: ignore[arg-type]
+job(every="5 minutes")  # type: ignore[call-overload]
 
 
 # Options have types too.

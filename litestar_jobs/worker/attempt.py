@@ -1,0 +1,128 @@
+"""An attempt: a claimed job on its way through this process, the span that it runs in, and its timeout."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from types import TracebackType
+
+import msgspec
+
+from litestar_jobs.context import JobContext, current_job
+from litestar_jobs.errors import JobTimeout
+from litestar_jobs.logs import bind_structlog
+from litestar_jobs.outcome import Outcome
+from litestar_jobs.schedule import OF_A_SCHEDULE, SCHEDULE, SLOT
+from litestar_jobs.store import Claimed
+from litestar_jobs.trace import accept, current_carrier, current_trace_id
+
+__all__ = ("Attempt", "Limit", "context_of", "enter_span")
+
+decode_headers = msgspec.json.Decoder(dict[str, str]).decode
+
+
+class Attempt:
+    """A claimed job on its way through this process."""
+
+    __slots__ = (
+        "claimed",
+        "committing",
+        "ending",
+        "given_up",
+        "outcome",
+        "overdue_since",
+        "started",
+        "stopped_with",
+        "task",
+        "until",
+    )
+
+    def __init__(self, claimed: Claimed) -> None:
+        self.claimed = claimed
+        self.task: asyncio.Task[None] | None = None
+        self.started = 0.0
+        self.until: float | None = None
+        """When its timeout is over, by the clock of the loop, or when it was cancelled."""
+        self.overdue_since: float | None = None
+        """When somebody first saw it running after that. A process that was suspended sees it long after."""
+        self.ending = False
+        """The handler has returned and its transaction is being committed: too late to be cancelled."""
+        self.committing = False
+        """What it has written, with the end of the job in it, was sent to be committed."""
+        self.stopped_with: Outcome | None = None
+        """Set before the task is cancelled: what that means."""
+        self.given_up = False
+        """It has its outcome, although the handler goes on: nobody is to hear of its late end."""
+        self.outcome: Outcome | None = None
+
+
+class Limit:
+    """The timeout of an attempt. Unlike :func:`asyncio.timeout` it also fails a handler that swallows the cancellation,
+    and never takes a ``TimeoutError`` of the handler's own for its own."""
+
+    __slots__ = ("_attempt", "_seconds", "_timeout")
+
+    def __init__(self, attempt: Attempt, seconds: float | None) -> None:
+        self._attempt = attempt
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._attempt.until = self._timeout.when()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as expired:
+            raise JobTimeout(self._seconds or 0) from expired
+        if error is None and self._timeout.expired():
+            raise JobTimeout(self._seconds or 0)
+
+
+def enter_span(claimed: Claimed) -> JobContext:
+    """Make this context the job's: whatever logs or enqueues in it does so in the job's trace."""
+    headers = _headers(claimed)
+    context = _context(claimed, headers)
+    if context.schedule is not None:  # says something of this job alone, not of those that it enqueues
+        headers = {name: value for name, value in headers.items() if name not in OF_A_SCHEDULE}
+    current_job.set(context)
+    current_trace_id.set(context.trace_id)
+    current_carrier.set(headers or None)
+    bind_structlog()
+    return context
+
+
+def context_of(claimed: Claimed) -> JobContext:
+    """What the job may know about itself."""
+    return _context(claimed, _headers(claimed))
+
+
+def _headers(claimed: Claimed) -> dict[str, str]:
+    """Nothing where they are no headers: any program can have written them."""
+    try:
+        return {} if claimed.headers is None else decode_headers(claimed.headers)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+
+
+def _context(claimed: Claimed, headers: Mapping[str, str]) -> JobContext:
+    return JobContext(
+        id=claimed.id,
+        job_type=claimed.job_type,
+        queue=claimed.queue,
+        attempt=claimed.attempt,
+        max_retries=claimed.max_retries,
+        trace_id=accept(claimed.trace_id),
+        enqueued_at=claimed.created_at,
+        schedule=headers.get(SCHEDULE),
+        scheduled_for=_moment(headers.get(SLOT)),
+    )
+
+
+def _moment(slot: str | None) -> datetime | None:
+    try:
+        return None if slot is None else datetime.fromisoformat(slot)
+    except ValueError:
+        return None
