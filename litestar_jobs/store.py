@@ -251,6 +251,9 @@ class Store:
     async def hand_back(self, worker_id: UUID, known: Sequence[int]) -> set[UUID]:
         return {row["id"] for row in await self._fetch(self._sql["hand_back"], worker_id, known)}
 
+    async def undouble(self) -> list[UUID]:
+        return [row["id"] for row in await self._fetch(self._sql["undouble"])]
+
     async def wake(self, queues: Sequence[str]) -> None:
         await self._notify([f"ready:{queue}" for queue in queues])
 

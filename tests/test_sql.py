@@ -26,7 +26,6 @@ ROOT = Path(litestar_jobs.__file__).parent
 FILES = sorted(path.stem for path in ROOT.joinpath("sql").glob("*.sql"))
 SQL = Statements("litestar_jobs")
 SEVERAL_CALLERS = {
-    "same_database": 2,  # of a job's session, and of the way to listen
     "enqueue": 2,  # a batch of single ones, and many at once
     "enqueue_one": 3,  # alone, and in the caller's transaction on asyncpg and on psycopg
     "notify": 2,  # after a COPY, and whenever the store tells
@@ -249,7 +248,7 @@ async def test_a_claim_under_a_held_snapshot_does_not_walk_over_what_was_claimed
         await holder.fetch("SELECT count(*) FROM litestar_jobs.ready")
         bound: tuple[Any, ...] = (-32768, datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
         for _ in range(20):
-            rows = await ours.fetch(SQL["claim"], ["a"], [1000], *([value] for value in bound), WORKER, "{}")
+            rows = await ours.fetch(SQL["claim"], ["a"], [1000], *([value] for value in bound), WORKER, "{}", 1000)
             bound = (rows[-1]["priority"], rows[-1]["run_at"], rows[-1]["id"])
         pages = {
             name: await _pages_read_in_order(ours, *([value] for value in lowest))
@@ -265,7 +264,7 @@ async def _pages_read_in_order(connection: Connection, *bound: Any) -> int:
     transaction = connection.transaction()
     await transaction.start()
     sql = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {SQL['claim']}"
-    plan = plan_of(await connection.fetch(sql, ["a"], [10], *bound, WORKER, "{}"))
+    plan = plan_of(await connection.fetch(sql, ["a"], [10], *bound, WORKER, "{}", 1000))
     await transaction.rollback()
     (scan,) = [node for node in plan if node.get("Index Name") == "ready_order"]
     pages: int = scan["Shared Hit Blocks"] + scan["Shared Read Blocks"]

@@ -239,6 +239,10 @@ class Worker:
 
     async def _rescue(self) -> float:
         await self._own_sessions.find(self._known_as)
+        for job_id in await self._store.undouble():
+            logger.warning(
+                "job %s was in two states, which another program must have written; the later one counts", job_id
+            )
         for job in await self._store.rescue(self._lease):
             fate = (job.was_last, job.overdue, job.suspect)
             self._emit(JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, *fate))
