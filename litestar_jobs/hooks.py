@@ -184,10 +184,7 @@ def _log_job(
     logger.log(
         level,
         f"%s %s (queue %s, trace %s) {text}",  # noqa: G004 - only our own texts are put in
-        job.job_type,
-        job_id,
-        job.queue,
-        trace_id,
+        *map(_printable, (job.job_type, job_id, job.queue, trace_id)),
         *args,
         extra=span,
     )
@@ -199,6 +196,10 @@ def _brief(error: BaseException | Failure) -> str:
     line = next(iter(failure.message.splitlines()), "")
     if len(line) > LONGEST_LINE:
         line = f"{line[:LONGEST_LINE]}…"
-    if not line.isprintable():
-        line = ascii(line)
+    line = _printable(line)
     return f"{failure.error_type}: {line}" if line else failure.error_type
+
+
+def _printable(text: str) -> str:
+    """The text; if it would break the line or move the cursor, in the way Python writes it."""
+    return text if text.isprintable() else ascii(text)

@@ -16,11 +16,13 @@ import msgspec
 
 from litestar_jobs.errors import DefinitionError, PayloadError, PayloadRefused
 
-__all__ = ("NO_PAYLOAD", "PayloadCodec")
+__all__ = ("NO_PAYLOAD", "READ_FACTOR", "PayloadCodec")
 
 PayloadT = TypeVar("PayloadT")
 
 NO_PAYLOAD = b"null"
+READ_FACTOR = 4
+"""A worker reads payloads so many times as large as may be enqueued: jsonb writes blanks, and numbers in full."""
 NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 encode = msgspec.json.Encoder().encode
@@ -67,8 +69,14 @@ class PayloadCodec(Generic[PayloadT]):
             raise self._refused(f"a {self.type_name} has no place for {', '.join(lost)}")
         return encoded
 
-    def decode(self, stored: str) -> PayloadT:
-        """The payload as its type has it now; :exc:`PayloadError` if it does not fit."""
+    def decode(self, stored: str | None) -> PayloadT:
+        """The payload as its type has it now; :exc:`PayloadError` if it does not fit, or is None, as one that is too
+        large is claimed."""
+        if stored is None:
+            raise PayloadError(
+                f"the stored payload of job {self._job_type!r} is larger than a worker reads, which is "
+                f"{READ_FACTOR} times JobsConfig.max_payload: raise that and retry the job, or delete it"
+            )
         try:
             return self._decode(stored)
         except Exception as error:  # a payload may check itself in any way

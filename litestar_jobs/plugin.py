@@ -34,6 +34,7 @@ from litestar_jobs.hooks import log_events
 from litestar_jobs.inject import Plan, Planner, SessionFactory, as_provide
 from litestar_jobs.logs import install_record_factory
 from litestar_jobs.middleware import TraceMiddleware
+from litestar_jobs.payload import READ_FACTOR
 from litestar_jobs.source import DatabaseSource, find_database, listening_at
 from litestar_jobs.store import Statements
 from litestar_jobs.telemetry import NoTracing, Tracing
@@ -192,6 +193,7 @@ class JobsPlugin(InitPlugin, OperatedPlugin, ReceiveRoutePlugin):
             self._database,
             self.statements,
             listens_at=listening_at(self.worker_config.listen_dsn),
+            largest=READ_FACTOR * self.config.max_payload,
             jobs=self._jobs,
             plans=self._plans or self._plan(),
             constants={"state": app.state, self.config.dependency_key: self._client},

@@ -27,6 +27,7 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     queue: str
     job_type: str
     payload: Any
+    """As text, if it is nested deeper or has larger numbers than Python reads."""
     status: JobStatus
     attempts: int
     """Attempts begun that count: an attempt that a shutdown interrupted does not."""

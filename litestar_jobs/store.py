@@ -5,6 +5,7 @@ The files are written for the schema ``litestar_jobs``; another schema's name ta
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -20,6 +21,7 @@ from litestar_jobs.request import NewJob
 from litestar_jobs.row import JobFailure, JobRow, JobStatus
 
 __all__ = (
+    "LARGEST",
     "Claimed",
     "LiveWorker",
     "Lowest",
@@ -36,6 +38,10 @@ StructT = TypeVar("StructT", bound=msgspec.Struct)
 SCHEMA_NAME = re.compile(r"(?!pg_|public\Z|information_schema\Z)[a-z_][a-z0-9_]{0,50}\Z")
 
 
+LARGEST = 4_000_000
+"""Bytes of the largest payload that is claimed, unless the caller says otherwise."""
+
+
 class Claimed(msgspec.Struct, frozen=True):
     """A live attempt: what the worker needs to run the job, and the token with which it may write."""
 
@@ -46,7 +52,8 @@ class Claimed(msgspec.Struct, frozen=True):
     priority: int
     run_at: datetime
     job_type: str
-    payload: str
+    payload: str | None
+    """None: it is too large."""
     max_retries: int
     trace_id: str | None
     headers: str | None
@@ -160,7 +167,7 @@ class Store:
             await self._fetch(self._sql["enqueue"], *NewJob.columns(jobs), self._channel)
 
     async def claim(
-        self, slots: dict[str, int], lowest: dict[str, Lowest], worker_id: UUID, timeouts: str
+        self, slots: dict[str, int], lowest: dict[str, Lowest], worker_id: UUID, timeouts: str, largest: int = LARGEST
     ) -> list[Claimed]:
         bounds = [lowest.get(queue, NO_BOUND) for queue in slots]
         rows = await self._fetch(
@@ -172,6 +179,7 @@ class Store:
             [bound.id for bound in bounds],
             worker_id,
             timeouts,
+            largest,
         )
         return [
             Claimed(
@@ -243,11 +251,17 @@ class Store:
     async def hand_back(self, worker_id: UUID, known: Sequence[int]) -> set[UUID]:
         return {row["id"] for row in await self._fetch(self._sql["hand_back"], worker_id, known)}
 
+    async def undouble(self) -> list[UUID]:
+        return [row["id"] for row in await self._fetch(self._sql["undouble"])]
+
     async def wake(self, queues: Sequence[str]) -> None:
-        await self._fetch(self._sql["notify"], self._channel, [f"ready:{queue}" for queue in queues])
+        await self._notify([f"ready:{queue}" for queue in queues])
 
     async def echo(self, word: str) -> None:
-        await self._fetch(self._sql["notify"], self._channel, [f"echo:{word}"])
+        await self._notify([f"echo:{word}"])
+
+    async def _notify(self, messages: Sequence[str]) -> None:
+        await self._fetch(self._sql["notify"], self._channel, messages)
 
     async def get(self, job_id: UUID) -> JobRow | None:
         rows = await self._fetch(self._sql["get"], job_id)
@@ -288,6 +302,7 @@ def _struct(type_: type[StructT], row: Record) -> StructT:
 
 def _job_row(row: Record) -> JobRow:
     values = {name: row[name] for name in JobRow.__struct_fields__}
-    values["payload"] = msgspec.json.decode(values["payload"])
+    with suppress(msgspec.DecodeError, RecursionError):  # any program can have written it: text can be looked at too
+        values["payload"] = msgspec.json.decode(values["payload"])
     values["status"] = JobStatus(values["status"])
     return JobRow(**values)

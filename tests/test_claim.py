@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from litestar_jobs.database import Database, Link
 from litestar_jobs.outcome import Settlement
 from litestar_jobs.request import JobRequest, NewJob
-from litestar_jobs.store import Claimed, Lowest, Statements, Store
+from litestar_jobs.store import LARGEST, Claimed, Lowest, Statements, Store
 from litestar_jobs.worker.claim import BOUND_LIFE, Claimer
 
 SQL = Statements("litestar_jobs")
@@ -48,7 +48,7 @@ class Scene:
         self.link = link
         self.clock = Clock()
         self.workers = [uuid7(), uuid7()]
-        self.claimers = [Claimer(self.store, QUEUES, "{}", self.clock) for _ in self.workers]
+        self.claimers = [Claimer(self.store, QUEUES, "{}", clock=self.clock) for _ in self.workers]
         self.claimed: list[Claimed] = []
         self.transaction: Any = None
         self.uncommitted: set[str] = set()
@@ -143,12 +143,12 @@ class LongScans(Store):
         self.scans = 0
 
     async def claim(
-        self, slots: dict[str, int], lowest: dict[str, Lowest], worker_id: UUID, timeouts: str
+        self, slots: dict[str, int], lowest: dict[str, Lowest], worker_id: UUID, timeouts: str, largest: int = LARGEST
     ) -> list[Claimed]:
         if not lowest:
             self.scans += 1
             self.clock.now += 0.02
-        return await super().claim(slots, lowest, worker_id, timeouts)
+        return await super().claim(slots, lowest, worker_id, timeouts, largest)
 
 
 async def test_scans_from_the_beginning_take_little_of_the_time(link: Link) -> None:
@@ -156,7 +156,7 @@ async def test_scans_from_the_beginning_take_little_of_the_time(link: Link) -> N
     clock, worker = Clock(), uuid7()
     store = LongScans(link, clock)
     await store.register(worker, "host", 1, QUEUES, 3600)
-    claimer = Claimer(store, ["default"], "{}", clock)
+    claimer = Claimer(store, ["default"], "{}", clock=clock)
     begun = clock.now
     while clock.now < begun + 5:
         await store.enqueue([_new("default", 0)])

@@ -33,8 +33,8 @@ def demo(dsn: str, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
         process.stdout.close()
 
 
-def test_the_round_shows_each_job_under_the_trace_id_of_its_request(dsn: str) -> None:
-    with demo(dsn, "--once") as process:
+def test_the_round_shows_each_job_under_the_trace_id_of_its_request(direct_dsn: str) -> None:
+    with demo(direct_dsn, "--once") as process:
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     for line in (
@@ -48,8 +48,8 @@ def test_the_round_shows_each_job_under_the_trace_id_of_its_request(dsn: str) ->
     assert "mail to bob@example.com" not in output
 
 
-def test_the_demo_stays_up_for_requests_until_it_is_interrupted(dsn: str) -> None:
-    with demo(dsn) as process:
+def test_the_demo_stays_up_for_requests_until_it_is_interrupted(direct_dsn: str) -> None:
+    with demo(direct_dsn) as process:
         assert process.stdout is not None
         url = next(line.split()[5] for line in process.stdout if "The application stays up at" in line)
         answer = httpx.post(f"{url}/users", json={"email": "me@example.com"}, headers={"x-trace-id": "mine"})
@@ -63,11 +63,11 @@ def test_the_demo_stays_up_for_requests_until_it_is_interrupted(dsn: str) -> Non
     assert "stopped, 0 jobs handed back" in output
 
 
-def test_the_application_of_the_example_can_be_loaded_by_the_command_line(dsn: str) -> None:
+def test_the_application_of_the_example_can_be_loaded_by_the_command_line(direct_dsn: str) -> None:
     listed = subprocess.run(
         [sys.executable, "-m", "litestar", "--app", "examples.app:create_app", "jobs", "list", "--json"],
         cwd=ROOT,
-        env=os.environ | {"DATABASE_URL": dsn},
+        env=os.environ | {"DATABASE_URL": direct_dsn},
         capture_output=True,
         text=True,
         check=False,

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from litestar import Litestar
 
+from conftest import database
 from litestar_jobs import JobsConfig, JobsPlugin, job, migrate
 from litestar_jobs.database import Database, Link
 from litestar_jobs.errors import ConfigurationError, SchemaError
@@ -181,10 +182,10 @@ async def test_with_never_nobody_looks(dsn: str, link: Link) -> None:
 
 
 @pytest.fixture
-async def powerless(empty_dsn: str, empty: Link) -> AsyncIterator[str]:
+async def powerless(server_dsn: str, empty_dsn: str, empty: Link) -> AsyncIterator[str]:
     """A DSN with a role that may connect, and nothing else."""
     await empty.run("CREATE ROLE powerless LOGIN PASSWORD 'powerless'")
-    parts = urlsplit(empty_dsn)
+    parts = urlsplit(database(server_dsn, urlsplit(empty_dsn).path[1:]))
     yield urlunsplit(parts._replace(netloc="powerless:powerless@" + parts.netloc.rpartition("@")[2]))
     await empty.run("DROP OWNED BY powerless CASCADE; DROP ROLE powerless")
 

@@ -89,7 +89,7 @@ SOME = [UUID(int=number) for number in range(1, 51)]
 COUNT = len(SOME)
 
 HOT: dict[str, tuple[Any, ...]] = {
-    "claim": (["a", "b"], [50, 50], [0, 0], [NOW, NOW], SOME[:2], WORKER, "{}"),
+    "claim": (["a", "b"], [50, 50], [0, 0], [NOW, NOW], SOME[:2], WORKER, "{}", 1000),
     "complete": (SOME, list(range(COUNT))),
     "settle": (
         SOME,
@@ -191,9 +191,9 @@ def read_whole(plan: list[dict[str, Any]]) -> set[str]:
 
 
 @pytest.fixture
-async def ours(dsn: str) -> AsyncIterator[Connection]:
+async def ours(direct_dsn: str) -> AsyncIterator[Connection]:
     """A connection with our settings."""
-    opened = await asyncpg.connect(dsn, server_settings=SETTINGS)
+    opened = await asyncpg.connect(direct_dsn, server_settings=SETTINGS)
     yield opened
     await opened.close()
 
@@ -248,7 +248,7 @@ async def test_a_claim_under_a_held_snapshot_does_not_walk_over_what_was_claimed
         await holder.fetch("SELECT count(*) FROM litestar_jobs.ready")
         bound: tuple[Any, ...] = (-32768, datetime(1, 1, 2, tzinfo=UTC), UUID(int=0))
         for _ in range(20):
-            rows = await ours.fetch(SQL["claim"], ["a"], [1000], *([value] for value in bound), WORKER, "{}")
+            rows = await ours.fetch(SQL["claim"], ["a"], [1000], *([value] for value in bound), WORKER, "{}", 1000)
             bound = (rows[-1]["priority"], rows[-1]["run_at"], rows[-1]["id"])
         pages = {
             name: await _pages_read_in_order(ours, *([value] for value in lowest))
@@ -264,7 +264,7 @@ async def _pages_read_in_order(connection: Connection, *bound: Any) -> int:
     transaction = connection.transaction()
     await transaction.start()
     sql = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {SQL['claim']}"
-    plan = plan_of(await connection.fetch(sql, ["a"], [10], *bound, WORKER, "{}"))
+    plan = plan_of(await connection.fetch(sql, ["a"], [10], *bound, WORKER, "{}", 1000))
     await transaction.rollback()
     (scan,) = [node for node in plan if node.get("Index Name") == "ready_order"]
     pages: int = scan["Shared Hit Blocks"] + scan["Shared Read Blocks"]

@@ -1,6 +1,7 @@
 -- Claim jobs: from ready to running, each with a fresh token.
 -- $1 queues · $2 how many of each · $3, $4, $5 lower bounds (priority, run_at, id), one of each per queue
--- $6 worker id · $7 timeouts, JSON object of job type to seconds.
+-- $6 worker id · $7 timeouts, JSON object of job type to seconds · $8 the largest payload to read, in bytes of text:
+-- a larger one is answered as NULL, so that it cannot fill the worker's memory; neither can headers.
 -- The lower bound keeps the scan from walking over the entries of jobs already claimed; it is only a hint.
 -- Uncorrelated arrays (ctid = ANY(ARRAY(...))) always look like ten rows to the planner: it stays with the index,
 -- whatever the statistics say. A worker whose lease has ended claims nothing.
@@ -22,8 +23,8 @@ WITH picked AS MATERIALIZED (
     RETURNING id, queue, priority, run_at, attempts
 ), work AS MATERIALIZED (
     SELECT taken.id, nextval('litestar_jobs.token') AS token, (taken.attempts + 1)::smallint AS attempt, taken.queue,
-           taken.priority, taken.run_at, job.job_type, job.payload, job.max_retries, job.trace_id, job.headers,
-           job.created_at
+           taken.priority, taken.run_at, job.job_type, job.payload::text AS payload, job.max_retries, job.trace_id,
+           job.headers::text AS headers, job.created_at
       FROM taken JOIN litestar_jobs.job ON job.id = taken.id
      WHERE job.id = ANY (ARRAY(SELECT id FROM taken))
 ), started AS (
@@ -32,7 +33,8 @@ WITH picked AS MATERIALIZED (
            statement_timestamp() + make_interval(secs => ($7::jsonb ->> job_type)::float8)
       FROM work
 )
-SELECT id, token, attempt, queue, priority, run_at, job_type, payload::text AS payload, max_retries, trace_id,
-       headers::text AS headers, created_at
+SELECT id, token, attempt, queue, priority, run_at, job_type, max_retries, trace_id, created_at,
+       CASE WHEN octet_length(payload) <= $8::int THEN payload END AS payload,
+       CASE WHEN octet_length(headers) <= 20000 THEN headers END AS headers
   FROM work
  ORDER BY priority, run_at, id

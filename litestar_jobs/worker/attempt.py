@@ -13,9 +13,11 @@ from litestar_jobs.logs import bind_structlog
 from litestar_jobs.outcome import Outcome
 from litestar_jobs.schedule import OF_A_SCHEDULE, SCHEDULE, SLOT
 from litestar_jobs.store import Claimed
-from litestar_jobs.trace import current_carrier, current_trace_id
+from litestar_jobs.trace import accept, current_carrier, current_trace_id
 
 __all__ = ("Attempt", "Limit", "context_of", "enter_span")
+
+decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 
 
 class Attempt:
@@ -86,7 +88,7 @@ def enter_span(claimed: Claimed) -> JobContext:
     if context.schedule is not None:  # says something of this job alone, not of those that it enqueues
         headers = {name: value for name, value in headers.items() if name not in OF_A_SCHEDULE}
     current_job.set(context)
-    current_trace_id.set(claimed.trace_id)
+    current_trace_id.set(context.trace_id)
     current_carrier.set(headers or None)
     bind_structlog()
     return context
@@ -98,19 +100,29 @@ def context_of(claimed: Claimed) -> JobContext:
 
 
 def _headers(claimed: Claimed) -> dict[str, str]:
-    return {} if claimed.headers is None else msgspec.json.decode(claimed.headers)
+    """Nothing where they are no headers: any program can have written them."""
+    try:
+        return {} if claimed.headers is None else decode_headers(claimed.headers)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
 
 
 def _context(claimed: Claimed, headers: Mapping[str, str]) -> JobContext:
-    slot = headers.get(SLOT)
     return JobContext(
         id=claimed.id,
         job_type=claimed.job_type,
         queue=claimed.queue,
         attempt=claimed.attempt,
         max_retries=claimed.max_retries,
-        trace_id=claimed.trace_id,
+        trace_id=accept(claimed.trace_id),
         enqueued_at=claimed.created_at,
         schedule=headers.get(SCHEDULE),
-        scheduled_for=None if slot is None else datetime.fromisoformat(slot),
+        scheduled_for=_moment(headers.get(SLOT)),
     )
+
+
+def _moment(slot: str | None) -> datetime | None:
+    try:
+        return None if slot is None else datetime.fromisoformat(slot)
+    except ValueError:
+        return None

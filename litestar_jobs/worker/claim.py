@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from litestar_jobs.store import Claimed, Lowest, Store
+from litestar_jobs.store import LARGEST, Claimed, Lowest, Store
 
 __all__ = ("Claimer",)
 
@@ -29,9 +29,17 @@ class Claimer:
     """Claims jobs of some queues, in turn and in order."""
 
     def __init__(
-        self, store: Store, queues: Sequence[str], timeouts: str, clock: Callable[[], float] = time.monotonic
+        self,
+        store: Store,
+        queues: Sequence[str],
+        timeouts: str,
+        *,
+        largest: int = LARGEST,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``largest`` is that of a payload, in bytes."""
         self._store = store
+        self._largest = largest
         self._queues = {queue: _Queue() for queue in queues}
         self._timeouts = timeouts
         self._clock = clock
@@ -64,7 +72,7 @@ class Claimer:
             del self._hot[name]  # a wake-up while the statement is under way makes it hot again
             if (bound := self._queues[name].begin(now)) is not None:
                 bounds[name] = bound
-        claimed = await self._store.claim(slots, bounds, worker_id, self._timeouts)
+        claimed = await self._store.claim(slots, bounds, worker_id, self._timeouts, self._largest)
         self._learn(slots, bounds, claimed, self._clock() - now)
         return claimed
 

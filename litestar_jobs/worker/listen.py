@@ -7,6 +7,7 @@ for that.
 
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from litestar_jobs.database import UNAVAILABLE
@@ -76,6 +77,7 @@ class Ear:
         if kind == "ready":
             self._listener({detail}, None)
         elif kind == "due":
-            self._listener(set(), float(detail))
+            with suppress(ValueError):  # whoever may connect to the database may notify, of anything
+                self._listener(set(), float(detail))
         elif kind == "echo" and detail == self._word:
             self._answered = True

@@ -73,6 +73,7 @@ class Worker:
         statements: Statements,
         *,
         listens_at: Database | None,
+        largest: int,
         jobs: Mapping[str, Job[Any, Any]],
         plans: Mapping[str, Plan],
         constants: Mapping[str, Any],
@@ -86,6 +87,7 @@ class Worker:
         self._jobs = jobs
         self._database = database
         self._listens_at = listens_at
+        self._largest = largest
         self._sql = statements
         self._sessions = {name: sessions[name] for plan in plans.values() for name in plan.sessions}
         self._client = client
@@ -119,7 +121,7 @@ class Worker:
             undo.callback(self._executor.close)
             self._store = Store(chores.fetch, self._sql)
             self._claims_store = Store(claims.fetch, self._sql)
-            self._claimer = Claimer(self._claims_store, self.queues, self._timeouts)
+            self._claimer = Claimer(self._claims_store, self.queues, self._timeouts, largest=self._largest)
             writes = Store(finishes.fetch, self._sql)
             self._finisher = Finisher(writes, self._hear, self._emit)
             self._slots = Slots(self._config.concurrency, self._executor.run, self._ended)
@@ -237,6 +239,10 @@ class Worker:
 
     async def _rescue(self) -> float:
         await self._own_sessions.find(self._known_as)
+        for job_id in await self._store.undouble():
+            logger.warning(
+                "job %s was in two states, which another program must have written; the later one counts", job_id
+            )
         for job in await self._store.rescue(self._lease):
             fate = (job.was_last, job.overdue, job.suspect)
             self._emit(JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, *fate))
