@@ -28,7 +28,7 @@ SQL = Statements("litestar_jobs")
 SEVERAL_CALLERS = {
     "enqueue": 2,  # a batch of single ones, and many at once
     "enqueue_one": 3,  # alone, and in the caller's transaction on asyncpg and on psycopg
-    "notify": 3,  # after a COPY, after a commit of somebody else, and to hear oneself
+    "notify": 2,  # after a COPY, and whenever the store tells
     "same_database": 2,  # where the worker listens, and the sessions of the application
     "complete": 2,  # a batch of the finisher's, and in the job's own transaction
 }
