@@ -11,9 +11,12 @@ from litestar_jobs.plugin import Jobs, JobsPlugin
 from litestar_jobs.request import JobRequest
 from litestar_jobs.retry import Exponential, Fixed, Never
 from litestar_jobs.row import JobRow, JobStatus
+from litestar_jobs.signals import Cancel, Fail, RetryAfter
 
 __all__ = (
+    "Cancel",
     "Exponential",
+    "Fail",
     "Fixed",
     "Job",
     "JobContext",
@@ -25,6 +28,7 @@ __all__ = (
     "JobsConfig",
     "JobsPlugin",
     "Never",
+    "RetryAfter",
     "WorkerConfig",
     "job",
 )
