@@ -40,8 +40,8 @@ UNAVAILABLE: tuple[type[BaseException], ...] = (
 )
 """What a driver raises when the database cannot be talked to at the moment, and may be again later."""
 
-NO_CONNECTION: tuple[type[BaseException], ...] = (*UNAVAILABLE, asyncpg.PostgresError)
-"""What opening a connection can fail with: there, an answer of the server's is a refusal too."""
+NO_CONNECTION: tuple[type[BaseException], ...] = (*UNAVAILABLE, asyncpg.PostgresError, OverflowError)
+"""What opening a connection can fail with: there, an answer of the server's is a refusal too. A port may be too high."""
 
 BAD_ROW: tuple[type[BaseException], ...] = (
     asyncpg.DataError,
@@ -107,12 +107,13 @@ class Database:
                 f"litestar-jobs needs PostgreSQL, but the database is {scheme if separator else 'not a URL'}. "
                 "Give a DSN that begins with postgresql://, for example JobsConfig(dsn='postgresql://user@host/name')."
             )
-        self._dsn, said = _without_cache_size("postgresql" + dsn[len(scheme) :])
-        if not HOSTS.fullmatch(urlsplit(self._dsn).netloc.rpartition("@")[2]):
+        plain = "postgresql" + dsn[len(scheme) :]
+        if not _is_readable(plain):
             raise ConfigurationError(
                 "the DSN of the jobs' database cannot be read: what stands where the host should be is none. Special "
                 "characters in a password, such as / # ? @, must be percent-encoded: urllib.parse.quote(password, '')."
             )
+        self._dsn, said = _without_cache_size(plain)
         self._connect = connect | said
 
     def __repr__(self) -> str:
@@ -150,6 +151,16 @@ class Database:
             f"PostgreSQL cannot be reached at {self.address}: {reason}. "
             "Is the server running, and is the DSN right (JobsConfig.dsn, LITESTAR_JOBS_DSN)?"
         )
+
+
+def _is_readable(dsn: str) -> bool:
+    """Whether nothing of a password that is not encoded stands where the host, the port or the name should be."""
+    try:
+        parts = urlsplit(dsn)
+    except ValueError:  # its text quotes what it could not read
+        return False
+    behind = parts.path + parts.fragment + parts.query.partition("=")[0]
+    return HOSTS.fullmatch(parts.netloc.rpartition("@")[2]) is not None and "@" not in behind
 
 
 def _without_cache_size(dsn: str) -> tuple[str, dict[str, int]]:
