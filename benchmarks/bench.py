@@ -18,7 +18,7 @@ from uuid_utils.compat import uuid7
 
 from litestar_jobs import Job, JobsConfig, JobsPlugin, WorkerConfig, job, migrate
 from litestar_jobs.database import SETTINGS, Database, Link
-from litestar_jobs.store import Lowest, Statements
+from litestar_jobs.store import LARGEST, Lowest, Statements
 
 SQL = Statements("litestar_jobs")
 TEXT = "x" * 88
@@ -180,7 +180,7 @@ async def claimed_in_turn(bench: Bench, batch: int = 200) -> AsyncGenerator[list
     await connection.execute(SQL["register"], worker_id, "floor", 1, ["default"], 3600.0)
     claim, lowest = await connection.prepare(SQL["claim"]), Lowest()
     while rows := await claim.fetch(
-        ["default"], [batch], [lowest.priority], [lowest.run_at], [lowest.id], worker_id, "{}"
+        ["default"], [batch], [lowest.priority], [lowest.run_at], [lowest.id], worker_id, "{}", LARGEST
     ):
         last = rows[-1]
         lowest = Lowest(last["priority"], last["run_at"], last["id"])

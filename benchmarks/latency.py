@@ -13,7 +13,7 @@ from benchmarks.bench import SQL, TEXT, Bench, Hundred, Measured, compared, coun
 from litestar_jobs import WorkerConfig
 from litestar_jobs.database import Link, Record
 from litestar_jobs.request import NewJob
-from litestar_jobs.store import Lowest, Store
+from litestar_jobs.store import LARGEST, Lowest, Store
 
 ROUNDS = 200
 IDLE = 10.0
@@ -66,7 +66,7 @@ async def in_turn(bench: Bench) -> list[float]:
     for _ in range(ROUNDS):
         begun = time.perf_counter()
         await store.enqueue([NewJob(uuid7(), noop(Hundred(TEXT)))])
-        assert await store.claim({"default": 10}, {"default": lowest}, worker_id, "{}")
+        assert await store.claim({"default": 10}, {"default": lowest}, worker_id, "{}", LARGEST)
         times.append((time.perf_counter() - begun) * 1e3)
         await asyncio.sleep(0.005)
     await connection.close()
@@ -89,7 +89,7 @@ async def notified(bench: Bench) -> list[float]:
         await heard.wait()
         heard.clear()
         bounds = [lowest.priority], [lowest.run_at], [lowest.id]
-        assert await claim.fetch(["default"], [10], *bounds, worker_id, "{}")
+        assert await claim.fetch(["default"], [10], *bounds, worker_id, "{}", LARGEST)
         times.append((time.perf_counter() - begun) * 1e3)
         await asyncio.sleep(0.005)
     await writer.close()
