@@ -6,8 +6,8 @@ back, which is a round trip for every statement.
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -37,11 +37,13 @@ UNAVAILABLE: tuple[type[BaseException], ...] = (
     asyncpg.exceptions.OperatorInterventionError,
     asyncpg.exceptions.InsufficientResourcesError,
     asyncpg.exceptions.ReadOnlySQLTransactionError,
+    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
+    asyncpg.exceptions.LockNotAvailableError,
 )
 """What a driver raises when the database cannot be talked to at the moment, and may be again later."""
 
-NO_CONNECTION: tuple[type[BaseException], ...] = (*UNAVAILABLE, asyncpg.PostgresError)
-"""What opening a connection can fail with: there, an answer of the server's is a refusal too."""
+NO_CONNECTION: tuple[type[BaseException], ...] = (*UNAVAILABLE, asyncpg.PostgresError, OverflowError)
+"""What opening a connection can fail with: there, an answer of the server's is a refusal too. A port may be too high."""
 
 BAD_ROW: tuple[type[BaseException], ...] = (
     asyncpg.DataError,
@@ -61,6 +63,12 @@ NOT_ALLOWED: tuple[type[BaseException], ...] = (asyncpg.InsufficientPrivilegeErr
 
 ERROR = "ERROR"
 """The severity of what ends a statement; ``FATAL`` and ``PANIC`` end the connection."""
+
+IS_IT_RIGHT = "Is the server running, and is the DSN right (JobsConfig.dsn, LITESTAR_JOBS_DSN)?"
+CROWDED = (
+    "A process with a worker has up to six connections for jobs, besides those of its engine: raise max_connections or the "
+    "limit of the role or database, run fewer processes, or put a pooler in front."
+)
 
 CONNECT_TIMEOUT = 10.0
 COMMAND_TIMEOUT = 60.0
@@ -107,12 +115,13 @@ class Database:
                 f"litestar-jobs needs PostgreSQL, but the database is {scheme if separator else 'not a URL'}. "
                 "Give a DSN that begins with postgresql://, for example JobsConfig(dsn='postgresql://user@host/name')."
             )
-        self._dsn, said = _without_cache_size("postgresql" + dsn[len(scheme) :])
-        if not HOSTS.fullmatch(urlsplit(self._dsn).netloc.rpartition("@")[2]):
+        plain = "postgresql" + dsn[len(scheme) :]
+        if not _is_readable(plain):
             raise ConfigurationError(
                 "the DSN of the jobs' database cannot be read: what stands where the host should be is none. Special "
                 "characters in a password, such as / # ? @, must be percent-encoded: urllib.parse.quote(password, '')."
             )
+        self._dsn, said = _without_cache_size(plain)
         self._connect = connect | said
 
     def __repr__(self) -> str:
@@ -146,10 +155,31 @@ class Database:
 
     def _unreachable(self, error: BaseException) -> DatabaseUnreachable:
         reason = str(error) or type(error).__name__
-        return DatabaseUnreachable(
-            f"PostgreSQL cannot be reached at {self.address}: {reason}. "
-            "Is the server running, and is the DSN right (JobsConfig.dsn, LITESTAR_JOBS_DSN)?"
-        )
+        remedy = CROWDED if isinstance(error, asyncpg.TooManyConnectionsError) else IS_IT_RIGHT
+        return DatabaseUnreachable(f"PostgreSQL cannot be reached at {self.address}: {reason}. {remedy}")
+
+    @contextmanager
+    def writable(self, connection: "asyncpg.Connection[Any]") -> Generator[None]:
+        """A connection that turns out to be read-only is closed: what it led to may be a standby by now, and another one
+        the primary. Whatever had to be written gets :exc:`DatabaseUnreachable`."""
+        try:
+            yield
+        except asyncpg.exceptions.ReadOnlySQLTransactionError as error:
+            connection.terminate()
+            raise DatabaseUnreachable(
+                f"PostgreSQL at {self.address} takes no writes: {error}. It is a standby, or was set to "
+                "default_transaction_read_only. With all hosts in the DSN, target_session_attrs=read-write finds the primary."
+            ) from error
+
+
+def _is_readable(dsn: str) -> bool:
+    """Whether nothing of a password that is not encoded stands where the host, the port or the name should be."""
+    try:
+        parts = urlsplit(dsn)
+    except ValueError:  # its text quotes what it could not read
+        return False
+    behind = parts.path + parts.fragment + parts.query.partition("=")[0]
+    return HOSTS.fullmatch(parts.netloc.rpartition("@")[2]) is not None and "@" not in behind
 
 
 def _without_cache_size(dsn: str) -> tuple[str, dict[str, int]]:
@@ -191,7 +221,8 @@ class Link:
         async with self._lock:
             connection = await self._opened()
             try:
-                return await connection.fetch(sql, *arguments, timeout=self._timeout)
+                with self._database.writable(connection):
+                    return await connection.fetch(sql, *arguments, timeout=self._timeout)
             except TimeoutError:
                 # Nobody answered: the other side may be gone without a word.
                 connection.terminate()
@@ -210,7 +241,8 @@ class Link:
             transaction = connection.transaction()
             await transaction.start()
             try:
-                yield connection
+                with self._database.writable(connection):
+                    yield connection
             except BaseException:
                 with suppress(
                     *UNAVAILABLE, asyncpg.InternalClientError

@@ -62,7 +62,8 @@ class StartupError(JobsError):
 
 
 class DatabaseUnreachable(StartupError):
-    """PostgreSQL does not answer at the address that was configured. The driver's error is the cause."""
+    """PostgreSQL does not answer at the address that was configured, or takes no writes there. The driver's error is the
+    cause."""
 
 
 class SchemaError(StartupError):

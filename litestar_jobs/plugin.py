@@ -26,10 +26,10 @@ from litestar_jobs.cli import jobs_group
 from litestar_jobs.cli.connect import OperatedPlugin
 from litestar_jobs.config import JobsConfig, WorkerConfig
 from litestar_jobs.context import JobContext
-from litestar_jobs.database import MISSING_SCHEMA, Database, Link
+from litestar_jobs.database import MISSING_SCHEMA, NOT_ALLOWED, Database, Link
 from litestar_jobs.define import Job, select_jobs
 from litestar_jobs.enqueue import JobsClient
-from litestar_jobs.errors import ConfigurationError
+from litestar_jobs.errors import ConfigurationError, StartupError
 from litestar_jobs.hooks import log_events
 from litestar_jobs.inject import Plan, Planner, SessionFactory, as_provide
 from litestar_jobs.logs import install_record_factory
@@ -208,6 +208,12 @@ class JobsPlugin(InitPlugin, OperatedPlugin, ReceiveRoutePlugin):
             # With migrate="never" nobody has looked yet whether the tables are those that are needed.
             await self._migrate(self._database, look_only=True)
             raise
+        except NOT_ALLOWED as error:
+            raise StartupError(
+                f"the database role of the application may enqueue, perhaps, but not work: {error}. Grant it what a worker "
+                "needs (the documentation has the statements, under Security), or run no worker here: "
+                "JobsConfig(worker=None), LITESTAR_JOBS_WORKER=0."
+            ) from error
         self.worker = worker
 
     def _plan(self) -> dict[str, Plan]:

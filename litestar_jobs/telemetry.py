@@ -183,7 +183,8 @@ class ListenerDeaf(msgspec.Struct, frozen=True):
 
 
 class ChoreFailed(msgspec.Struct, frozen=True):
-    """A loop of the worker failed and will try again in ``delay`` seconds."""
+    """A loop of the worker failed and will try again in ``delay`` seconds. Of a failure that goes on it is told twice a
+    minute."""
 
     chore: str
     error: BaseException

@@ -1,6 +1,7 @@
 """All loops of the worker are this piece of code."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 from litestar_jobs.telemetry import ChoreFailed, Event
@@ -10,12 +11,14 @@ __all__ = ("Chore",)
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 1.0
 """A database that is back is found within this; a second try costs next to nothing."""
+TELL_AGAIN = 30.0
+"""Seconds after which a failure that goes on is told of again."""
 
 
 class Chore:
     """Runs ``step`` again and again. The step answers in how many seconds it wants to run next; ``wake`` makes that
     now. A step that fails is reported and tried again after a pause that doubles. It is never cancelled: when asked
-    to stop, the step that runs comes to its end. If somebody else cancels it, who found it among all tasks, it begins
+    to stop, the step that runs comes to its end. A failure that goes on is told of twice a minute. If somebody else cancels it, who found it among all tasks, it begins
     anew."""
 
     def __init__(self, name: str, step: Callable[[], Awaitable[float]], emit: Callable[[Event], None]) -> None:
@@ -25,6 +28,8 @@ class Chore:
         self._wake = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
+        self._told: type[Exception] | None = None
+        self._told_at = 0.0
 
     def start(self) -> None:
         """Begin, in a task of its own."""
@@ -53,15 +58,20 @@ class Chore:
             self._wake.clear()
             try:
                 pause = await self._step()
-                after_failure = FIRST_PAUSE
+                after_failure, self._told = FIRST_PAUSE, None
             except Exception as error:  # noqa: BLE001 - a loop that ends leaves jobs behind; hooks report it
                 pause = after_failure
                 after_failure = min(after_failure * 2, LONGEST_PAUSE)
-                self._emit(ChoreFailed(self.name, error, pause))
+                self._tell(error, pause)
                 await self._sleep(pause)
                 continue
             if pause > 0 and not self._wake.is_set():
                 await self._sleep(pause)
+
+    def _tell(self, error: Exception, pause: float) -> None:
+        if type(error) is not self._told or time.monotonic() - self._told_at >= TELL_AGAIN:
+            self._told, self._told_at = type(error), time.monotonic()
+            self._emit(ChoreFailed(self.name, error, pause))
 
     async def _sleep(self, pause: float) -> None:
         try:

@@ -1,0 +1,25 @@
+-- What each kind of role may do. Run as the owner of the schema, and again after each `litestar jobs upgrade`.
+-- The roles are groups: CREATE ROLE jobs_work NOLOGIN; GRANT jobs_work TO the_role_of_the_worker;
+
+GRANT USAGE ON SCHEMA litestar_jobs TO jobs_enqueue, jobs_work, jobs_read, jobs_operate;
+GRANT SELECT ON litestar_jobs.migration TO jobs_enqueue, jobs_work, jobs_read, jobs_operate;
+
+-- Enqueue, and look at nothing, not even at what it has enqueued.
+GRANT INSERT ON litestar_jobs.job, litestar_jobs.ready, litestar_jobs.scheduled TO jobs_enqueue;
+GRANT SELECT (run_at) ON litestar_jobs.job TO jobs_enqueue;
+
+-- Work: move jobs from state to state. What was asked for is written once, and cannot be changed or deleted.
+GRANT SELECT ON ALL TABLES IN SCHEMA litestar_jobs TO jobs_work;
+GRANT INSERT ON litestar_jobs.job, litestar_jobs.failure TO jobs_work;
+GRANT INSERT, UPDATE, DELETE ON litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.running,
+    litestar_jobs.finished, litestar_jobs.held, litestar_jobs.suspect, litestar_jobs.worker, litestar_jobs.schedule
+    TO jobs_work;
+GRANT USAGE ON SEQUENCE litestar_jobs.token TO jobs_work;
+
+-- Read: payloads, errors and tracebacks too.
+GRANT SELECT ON ALL TABLES IN SCHEMA litestar_jobs TO jobs_read, jobs_operate;
+
+-- Operate: cancel and retry.
+GRANT INSERT, DELETE ON litestar_jobs.finished TO jobs_operate;
+GRANT INSERT, DELETE ON litestar_jobs.ready TO jobs_operate;
+GRANT DELETE ON litestar_jobs.scheduled, litestar_jobs.held TO jobs_operate;
