@@ -21,6 +21,7 @@ from litestar_jobs.telemetry import (
     JobUnknown,
     LeaseEnded,
     OutcomeRefused,
+    SuspectReleased,
     WorkerStarted,
     WorkerStopped,
 )
@@ -39,7 +40,7 @@ def log_events(event: Event) -> None:
             logger.debug("%s started", job.job_type)
         case AttemptEnded():
             _log_end(event)
-        case JobRescued() | JobUnknown() | OutcomeRefused() | AttemptAbandoned():
+        case JobRescued() | SuspectReleased() | JobUnknown() | OutcomeRefused() | AttemptAbandoned():
             _log_elsewhere(event)
         case CleanupFailed(job, error):
             _log_job(logging.ERROR, job, "a dependency failed while it was cleaned up: %s", _brief(error))
@@ -84,7 +85,7 @@ def _log_end(event: AttemptEnded) -> None:
         logger.debug("%s raised", job.job_type, exc_info=event.error)
 
 
-def _log_elsewhere(event: JobRescued | JobUnknown | OutcomeRefused | AttemptAbandoned) -> None:
+def _log_elsewhere(event: JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned) -> None:
     """Log what happened to a job outside of its own context."""
     match event:
         case JobRescued(attempt=attempt, was_last=was_last, overdue=overdue):
@@ -94,8 +95,10 @@ def _log_elsewhere(event: JobRescued | JobUnknown | OutcomeRefused | AttemptAban
                 "attempt %d %s, %s",
                 attempt,
                 "ran on long after its timeout" if overdue else "was lost with its process",
-                "and was the last one: failed for good" if was_last else "so it runs again",
+                _what_follows(event),
             )
+        case SuspectReleased():
+            _log_job(logging.WARNING, event, "was lost with its process more than once; it is its turn to run again")
         case JobUnknown(delay=delay):
             text = "no job of this name is known here, it waits %g s for a worker that knows it"
             _log_job(logging.WARNING, event, text, delay)
@@ -107,9 +110,17 @@ def _log_elsewhere(event: JobRescued | JobUnknown | OutcomeRefused | AttemptAban
             _log_job(logging.ERROR, event, text, attempt)
 
 
+def _what_follows(rescued: JobRescued) -> str:
+    if rescued.was_last:
+        return "and was the last one: failed for good"
+    if rescued.suspect:
+        return "not for the first time: it is held until no other such job runs"
+    return "so it runs again"
+
+
 def _log_job(
     level: int,
-    job: JobContext | JobRescued | JobUnknown | OutcomeRefused | AttemptAbandoned,
+    job: JobContext | JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned,
     text: str,
     *args: Any,
 ) -> None:
@@ -117,7 +128,7 @@ def _log_job(
     job_id = str(job.id if isinstance(job, JobContext) else job.job_id)
     trace_id = job.trace_id or "-"
     span: dict[str, Any] = {"trace_id": trace_id, "job_id": job_id, "job_type": job.job_type, "queue": job.queue}
-    if not isinstance(job, JobUnknown):
+    if not isinstance(job, JobUnknown | SuspectReleased):
         span["attempt"] = job.attempt
     logger.log(
         level,

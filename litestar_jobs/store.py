@@ -19,7 +19,17 @@ from litestar_jobs.outcome import Settlement
 from litestar_jobs.request import NewJob
 from litestar_jobs.row import JobFailure, JobRow, JobStatus
 
-__all__ = ("Claimed", "LiveWorker", "Lowest", "QueueCount", "Rescued", "Statements", "Store", "UnknownType")
+__all__ = (
+    "Claimed",
+    "LiveWorker",
+    "Lowest",
+    "QueueCount",
+    "Released",
+    "Rescued",
+    "Statements",
+    "Store",
+    "UnknownType",
+)
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -62,6 +72,16 @@ class Rescued(msgspec.Struct, frozen=True):
     worker_id: UUID
     was_last: bool
     overdue: bool
+    suspect: bool
+
+
+class Released(msgspec.Struct, frozen=True):
+    """A held job that may run now."""
+
+    id: UUID
+    job_type: str
+    queue: str
+    trace_id: str | None
 
 
 class QueueCount(msgspec.Struct, frozen=True):
@@ -206,6 +226,15 @@ class Store:
     async def rescue(self, grace: float) -> list[Rescued]:
         rows = await self._fetch(self._sql["rescue"], grace, self._channel)
         return [_struct(Rescued, row) for row in rows]
+
+    async def release(self, queues: Sequence[str], patience: float) -> tuple[bool, Released | None]:
+        """Whether suspects waited, and the one that may run now."""
+        rows = await self._fetch(self._sql["release"], list(queues), patience, self._channel)
+        return bool(rows), _struct(Released, rows[0]) if rows and rows[0]["id"] is not None else None
+
+    async def held(self, job_id: UUID) -> str | None:
+        rows = await self._fetch(self._sql["held"], job_id)
+        return rows[0]["reason"] if rows else None
 
     async def wake(self, queues: Sequence[str]) -> None:
         await self._fetch(self._sql["notify"], self._channel, [f"ready:{queue}" for queue in queues])

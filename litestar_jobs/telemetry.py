@@ -29,6 +29,7 @@ __all__ = (
     "LeaseEnded",
     "NoTracing",
     "OutcomeRefused",
+    "SuspectReleased",
     "Tracing",
     "WorkerStarted",
     "WorkerStopped",
@@ -92,6 +93,17 @@ class JobRescued(msgspec.Struct, frozen=True):
     attempt: int
     was_last: bool
     overdue: bool
+    suspect: bool
+    """Lost with its process once more: it is held until no other suspect runs."""
+
+
+class SuspectReleased(msgspec.Struct, frozen=True):
+    """A job that was lost with its process more than once may run now; no other such job runs."""
+
+    job_id: UUID
+    job_type: str
+    queue: str
+    trace_id: str | None
 
 
 class OutcomeRefused(msgspec.Struct, frozen=True):
@@ -139,6 +151,7 @@ Event: TypeAlias = (
     | CleanupFailed
     | JobUnknown
     | JobRescued
+    | SuspectReleased
     | OutcomeRefused
     | AttemptAbandoned
     | LeaseEnded

@@ -299,6 +299,24 @@ async def test_show_says_what_will_happen_next(jobs: Litestar_, store: Store) ->
     assert "Its process is gone." in await next_of(now)
 
 
+async def test_show_says_why_a_job_is_held(
+    jobs: Litestar_, store: Store, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    (held,) = await enqueued(fail("culprit"))
+    await connection.execute(
+        "WITH gone AS (DELETE FROM litestar_jobs.ready RETURNING id, run_at, priority, attempts, queue) "
+        "INSERT INTO litestar_jobs.held SELECT *, 'suspect' FROM gone"
+    )
+    result = await jobs("show", held)
+    assert "It is held, since it was lost with its process more than once" in printed(result)
+    assert "pending" in result.output
+    (queue,) = json.loads((await jobs("list", "--json")).stdout)["queues"]
+    assert (queue["pending"], queue["due"]) == (1, 0)
+    await connection.execute("UPDATE litestar_jobs.held SET reason = 'some other reason'")
+    assert "It is held: some other reason." in printed(await jobs("show", held))
+    assert (await jobs("cancel", held)).exit_code == 0
+
+
 async def test_show_of_no_job_exits_with_1_and_of_no_uuid_with_2(jobs: Litestar_) -> None:
     unknown = await jobs("show", NOBODY)
     assert unknown.exit_code == 1

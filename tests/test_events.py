@@ -32,6 +32,7 @@ from litestar_jobs.telemetry import (
     JobUnknown,
     LeaseEnded,
     OutcomeRefused,
+    SuspectReleased,
     WorkerStarted,
     WorkerStopped,
 )
@@ -324,12 +325,22 @@ OF_A_JOB: list[tuple[Event, int, str]] = [
         "no job of this name is known here, it waits 5 s for a worker that knows it",
     ),
     (
-        JobRescued(ID, "mail", "q", "t1", 2, was_last=False, overdue=False),
+        JobRescued(ID, "mail", "q", "t1", 2, was_last=False, overdue=False, suspect=False),
         logging.WARNING,
         "attempt 2 was lost with its process, so it runs again",
     ),
     (
-        JobRescued(ID, "mail", "q", "t1", 2, was_last=True, overdue=True),
+        JobRescued(ID, "mail", "q", "t1", 2, was_last=False, overdue=False, suspect=True),
+        logging.WARNING,
+        "attempt 2 was lost with its process, not for the first time: it is held until no other such job runs",
+    ),
+    (
+        SuspectReleased(ID, "mail", "q", "t1"),
+        logging.WARNING,
+        "was lost with its process more than once; it is its turn to run again",
+    ),
+    (
+        JobRescued(ID, "mail", "q", "t1", 2, was_last=True, overdue=True, suspect=False),
         logging.ERROR,
         "attempt 2 ran on long after its timeout, and was the last one: failed for good",
     ),

@@ -24,6 +24,12 @@ COLORS = {
     JobStatus.CANCELLED: "yellow",
 }
 
+HELD = {
+    "suspect": "It is held, since it was lost with its process more than once and may be what ends them. A worker lets "
+    "it run when no other such job runs."
+}
+"""What is waited for, by the reason why a job is held."""
+
 
 class Story(msgspec.Struct, frozen=True):
     """What ``show --json`` prints. Failures are in the order in which they happened."""
@@ -49,7 +55,12 @@ async def _story(plugin: OperatedPlugin, job_id: UUID) -> Story | None:
         job = await store.get(job_id)
         if job is None:
             return None
-        return Story(job, await store.failures(job_id), _what_next(job, plugin.jobs.keys(), await store.workers()))
+        held = await store.held(job_id)
+        if held is not None:
+            coming = HELD.get(held, f"It is held: {held}.")
+        else:
+            coming = _what_next(job, plugin.jobs.keys(), await store.workers())
+        return Story(job, await store.failures(job_id), coming)
 
 
 def _what_next(job: JobRow, known: Collection[str], workers: Sequence[LiveWorker]) -> str:

@@ -1,5 +1,7 @@
 -- Rescue: jobs of processes whose lease has ended, or far past their own deadline, run elsewhere. The attempt counts.
 -- $1 grace beyond a deadline, in seconds · $2 channel to notify.
+-- A job that is lost with its process a second time is a suspect: it may be what ends them, so it is held, until
+-- release.sql lets it run without another suspect beside it.
 -- Rows that a transaction is finishing at this moment are skipped; a later call sees what became of them.
 WITH dead AS (
     DELETE FROM litestar_jobs.worker
@@ -14,25 +16,32 @@ WITH dead AS (
 ), gone AS (
     DELETE FROM litestar_jobs.running WHERE id = ANY (ARRAY(SELECT id FROM lost))
     RETURNING id, attempt, queue, started_at, worker_id, deadline
-), judged AS MATERIALIZED (
+), seen AS MATERIALIZED (
     SELECT gone.*, job.priority, job.job_type, job.trace_id, gone.attempt > job.max_retries AS was_last,
-           COALESCE(gone.deadline < statement_timestamp() - make_interval(secs => $1::float8), false) AS overdue
+           COALESCE(gone.deadline < statement_timestamp() - make_interval(secs => $1::float8), false) AS overdue,
+           (SELECT count(*) FROM litestar_jobs.failure f WHERE f.id = gone.id AND f.error_type = 'WorkerLost') AS before
       FROM gone JOIN litestar_jobs.job USING (id)
      WHERE job.id = ANY (ARRAY(SELECT id FROM gone))
+), judged AS MATERIALIZED (
+    SELECT *, before > 0 AND NOT overdue AND NOT was_last AS suspect FROM seen
 ), noted AS (
     INSERT INTO litestar_jobs.failure (id, attempt, failed_at, error_type, message)
     SELECT id, attempt, statement_timestamp(),
            CASE WHEN overdue THEN 'JobTimeout' ELSE 'WorkerLost' END,
            CASE WHEN overdue THEN 'the attempt was still running long after its timeout'
-                ELSE 'the process that ran it stopped renewing its lease' END
+                WHEN before = 0 THEN 'the process that ran it stopped renewing its lease'
+                ELSE format('its process ended while it ran, %s times now: the job may be what ends it', before + 1) END
       FROM judged
 ), ended AS (
     INSERT INTO litestar_jobs.finished (id, status, attempts, started_at, finished_at, worker_id)
     SELECT id, 'failed', attempt, started_at, statement_timestamp(), worker_id FROM judged WHERE was_last
+), kept AS (
+    INSERT INTO litestar_jobs.held (id, queue, priority, run_at, attempts, reason)
+    SELECT id, queue, priority, statement_timestamp(), attempt, 'suspect' FROM judged WHERE suspect
 ), again AS (
     INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
-    SELECT id, queue, priority, statement_timestamp(), attempt FROM judged WHERE NOT was_last
+    SELECT id, queue, priority, statement_timestamp(), attempt FROM judged WHERE NOT was_last AND NOT suspect
 )
-SELECT id, job_type, queue, attempt, trace_id, worker_id, was_last, overdue,
-       CASE WHEN NOT was_last THEN pg_notify($2::text, 'ready:' || queue)::text END AS told
+SELECT id, job_type, queue, attempt, trace_id, worker_id, was_last, overdue, suspect,
+       CASE WHEN NOT was_last AND NOT suspect THEN pg_notify($2::text, 'ready:' || queue)::text END AS told
   FROM judged

@@ -29,6 +29,7 @@ from litestar_jobs.telemetry import (
     Hook,
     JobRescued,
     LeaseEnded,
+    SuspectReleased,
     Tracing,
     WorkerStarted,
     WorkerStopped,
@@ -48,6 +49,10 @@ logger = logging.getLogger("litestar_jobs")
 PROMOTED_AT_ONCE = 1_000
 AFTER_CANCEL = 5.0
 """Seconds that handlers have to end after they were cancelled."""
+SUSPECT_PATIENCE = 3600.0
+"""Seconds for which a suspect, a job that may be what ends processes, keeps the others waiting at the most."""
+SUSPECT_PAUSE = 0.25
+"""Seconds between two looks at whether the next one may run, while there are some."""
 MOST_UNWRITTEN = 5_000
 """Outcomes that may wait for the database before no more jobs are claimed."""
 
@@ -172,12 +177,13 @@ class Worker:
 
     async def _rescue(self) -> float:
         await self._find_own_sessions()
-        rescued = await self._store.rescue(self._lease)
-        for job in rescued:
-            self._emit(
-                JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, job.was_last, job.overdue)
-            )
-        return self._lease / RENEWALS
+        for job in await self._store.rescue(self._lease):
+            fate = (job.was_last, job.overdue, job.suspect)
+            self._emit(JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, *fate))
+        waited, suspect = await self._store.release(self.queues, SUSPECT_PATIENCE)
+        if suspect is not None:
+            self._emit(SuspectReleased(suspect.id, suspect.job_type, suspect.queue, suspect.trace_id))
+        return min(SUSPECT_PAUSE, self._lease / RENEWALS) if waited else self._lease / RENEWALS
 
     async def _renew_identity(self) -> float:
         """Have a lease: the first one, and a new one after it was lost."""
