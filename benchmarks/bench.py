@@ -114,6 +114,13 @@ class Bench:
         await connection.execute("CHECKPOINT")
         await connection.close()
 
+    async def settle(self) -> None:
+        """Leave nothing for the server to do later with what was filled in."""
+        connection = await self.connect()
+        await connection.execute("VACUUM (ANALYZE)")
+        await connection.execute("CHECKPOINT")
+        await connection.close()
+
     async def fill(self, count: int, *, state: str = "ready", queue: str = "default", name: str = "noop") -> None:
         """Jobs in a state, as the library would have written them."""
         connection = await self.connect()

@@ -27,9 +27,11 @@ async def millions(bench: Bench) -> AsyncGenerator[Measured]:
         pairs = []
         for _ in range(bench.runs):
             await bench.fresh()
+            await bench.settle()
             empty, _ = await drain(bench, 100, bench.jobs)
             await bench.fresh()
             await bench.fill(MILLION, state=state, queue=queue, name="other")
+            await bench.settle()
             rate, _ = await drain(bench, 100, bench.jobs)
             pairs.append((rate, empty))
         yield compared(f"drain beside a million {state} ({queue})", "jobs/s", pairs, "0.90 of empty tables")

@@ -7,11 +7,11 @@ import sys
 import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import psutil
 
-from benchmarks.bench import Bench, Measured
+from benchmarks.bench import Bench, Measured, compared
 from benchmarks.latency import percentile
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -34,32 +34,42 @@ async def process(bench: Bench, *arguments: str) -> AsyncGenerator[Process]:
 
 
 async def requests(bench: Bench) -> AsyncGenerator[Measured]:
-    """Requests for next to nothing, one after the other, while the in-app worker drains and while it has nothing to do."""
-    pairs: list[tuple[float, float]] = []
-    longest: list[float] = []
+    """Requests for next to nothing, one after the other, while the in-app worker drains; while it has nothing to do; and
+    while a worker in another process drains, which takes the same cores."""
+    here, elsewhere, idle = [], [], []
     for _ in range(bench.runs):
-        await bench.fresh()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        async with process(bench, str(port)):
-            reader, writer = await _connected(port)
-            await _answers(reader, writer, IDLE_REQUESTS // 10)  # warm
-            idle = await _answers(reader, writer, IDLE_REQUESTS)
-            await bench.fill(bench.jobs)
-            connection = await bench.connect()
-            await connection.execute("NOTIFY litestar_jobs, 'ready:default'")
+        quiet, busy = await beside(bench, in_app=True)
+        _, other = await beside(bench, in_app=False)
+        idle.append(percentile(quiet, 0.99) * 1e3)
+        here.append(percentile(busy, 0.99) * 1e3)
+        elsewhere.append(percentile(other, 0.99) * 1e3)
+    yield compared("HTTP p99 while the in-app worker drains", "ms", list(zip(here, elsewhere, strict=True)))
+    yield Measured("HTTP p99 while a worker elsewhere drains", statistics.median(elsewhere), "ms")
+    yield Measured("HTTP p99, idle", statistics.median(idle), "ms", target="a third of the first")
+
+
+async def beside(bench: Bench, *, in_app: bool) -> tuple[list[float], list[float]]:
+    """Seconds of requests to an idle process, and while jobs are drained, in it or in another one."""
+    await bench.fresh()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with process(bench, str(port), "1" if in_app else "0"):
+        reader, writer = await _connected(port)
+        await _answers(reader, writer, IDLE_REQUESTS // 10)  # warm
+        idle = await _answers(reader, writer, IDLE_REQUESTS)
+        await bench.fill(bench.jobs)
+        async with nullcontext() if in_app else process(bench):
+            if in_app:
+                connection = await bench.connect()
+                await connection.execute("NOTIFY litestar_jobs, 'ready:default'")
+                await connection.close()
+            await bench.begun()
             draining = asyncio.ensure_future(bench.drained())
             busy: list[float] = []
             while not draining.done():
                 busy += await _answers(reader, writer, 10)
-            await connection.close()
-            writer.close()
-        pairs.append((percentile(busy, 0.99) * 1e3, percentile(idle, 0.99) * 1e3))
-        longest.append(max(busy) * 1e3)
-    value, floor = (statistics.median(part) for part in zip(*pairs, strict=True))
-    ratio = statistics.median(busy / idle for busy, idle in pairs)
-    yield Measured("HTTP p99 while the in-app worker drains", value, "ms", floor, ratio, "3 times the idle p99")
-    yield Measured("HTTP, the longest of these", statistics.median(longest), "ms")
+        writer.close()
+    return idle, busy
 
 
 async def _connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -1,7 +1,8 @@
-"""A process of its own: ``python -m benchmarks.process DSN`` works until SIGTERM; with a port after it, it is a server
-that answers requests at ``/`` and has a worker at the default settings."""
+"""A process of its own: ``python -m benchmarks.process DSN`` works until SIGTERM; with a port and 1 or 0 after it, it is a
+server that answers requests at ``/`` and has a worker at the default settings, or has none."""
 
 import asyncio
+import gc
 import signal
 import sys
 from importlib import import_module
@@ -28,16 +29,17 @@ def trivial() -> str:
     return "hello"
 
 
-def serve(dsn: str, port: int) -> None:
+def serve(dsn: str, port: int, *, works: bool) -> None:
     """Answer requests, and take jobs beside that."""
-    plugin = JobsPlugin(JobsConfig(dsn=dsn, jobs=[noop], migrate="never"))
-    app = Litestar([trivial], plugins=[plugin], logging_config=None)
+    worker = WorkerConfig() if works else None
+    plugin = JobsPlugin(JobsConfig(dsn=dsn, jobs=[noop], worker=worker, migrate="never"))
+    app = Litestar([trivial], on_startup=[gc.freeze], plugins=[plugin], logging_config=None)
     uvicorn.run(app, port=port, log_level="warning", access_log=False)
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:  # noqa: PLR2004 - a port
-        serve(sys.argv[1], int(sys.argv[2]))
+        serve(sys.argv[1], int(sys.argv[2]), works=sys.argv[3] == "1")
     else:
         factory = import_module("uvloop").new_event_loop if find_spec("uvloop") else None
         with asyncio.Runner(loop_factory=factory) as runner:

@@ -13,11 +13,11 @@ from advanced_alchemy.extensions.litestar import SQLAlchemyAsyncConfig, SQLAlche
 from litestar.concurrency import sync_to_thread
 from litestar.di import Provide
 from sqlalchemy import URL, Connection, event, insert, table
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from litestar_jobs.database import Database
+from litestar_jobs.database import Database, may_have_been_written
 from litestar_jobs.errors import ConfigurationError, ConnectionRefused
 
 __all__ = (
@@ -29,6 +29,7 @@ __all__ = (
     "execute_in_session",
     "is_refusal",
     "is_sqlalchemy",
+    "is_unanswered",
     "numbered_as_named",
     "open_session",
     "session_key",
@@ -136,6 +137,11 @@ def _in_connection(connection: Connection, sql: str, arguments: Sequence[Any], c
 def is_refusal(error: Exception) -> bool:
     """Whether a statement of ours failed because its connection leads to another database, not for the moment."""
     return isinstance(error, ConnectionRefused | ProgrammingError)
+
+
+def is_unanswered(error: BaseException) -> bool:
+    """Whether a commit that failed like this may have taken place: the connection broke before the answer."""
+    return may_have_been_written(error) or (isinstance(error, DBAPIError) and error.connection_invalidated)
 
 
 def write_connection(session: Session) -> Connection:

@@ -17,6 +17,7 @@ from litestar_jobs.errors import ConfigurationError, DatabaseUnreachable
 
 __all__ = (
     "BAD_ROW",
+    "COMMAND_TIMEOUT",
     "MISSING_SCHEMA",
     "NOT_ALLOWED",
     "UNAVAILABLE",
@@ -158,9 +159,12 @@ class Link:
         self,
         database: Database,
         *,
+        timeout: float = COMMAND_TIMEOUT,
         on_open: Callable[["asyncpg.Connection[Any]"], Awaitable[None]] | None = None,
     ) -> None:
+        """A connection that does not answer :meth:`fetch` for ``timeout`` seconds is taken for dead, and replaced."""
         self._database = database
+        self._timeout = timeout
         self._on_open = on_open
         self._connection: asyncpg.Connection[Any] | None = None
         self._lock = asyncio.Lock()
@@ -170,7 +174,7 @@ class Link:
         async with self._lock:
             connection = await self._opened()
             try:
-                return await connection.fetch(sql, *arguments)
+                return await connection.fetch(sql, *arguments, timeout=self._timeout)
             except TimeoutError:
                 # Nobody answered: the other side may be gone without a word.
                 connection.terminate()
@@ -191,7 +195,9 @@ class Link:
             try:
                 yield connection
             except BaseException:
-                with suppress(*UNAVAILABLE):  # a connection that is gone rolls back by itself
+                with suppress(
+                    *UNAVAILABLE, asyncpg.InternalClientError
+                ):  # a connection that is gone rolls back by itself
                     await transaction.rollback()
                 raise
             await transaction.commit()

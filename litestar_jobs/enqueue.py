@@ -19,7 +19,7 @@ from litestar_jobs.database import UNAVAILABLE, Database, Link
 from litestar_jobs.errors import EnqueueError, NotRunning, PayloadRefused, WrongEventLoop
 from litestar_jobs.gather import Gatherer, translated
 from litestar_jobs.request import JobRequest, NewJob
-from litestar_jobs.row import JobRow
+from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.store import Statements, Store
 from litestar_jobs.telemetry import Tracing
 from litestar_jobs.trace import current_trace_id
@@ -32,6 +32,8 @@ logger = logging.getLogger("litestar_jobs")
 Listener: TypeAlias = Callable[[set[str], float | None], None]
 """Hears which queues have jobs that may run, and in how many seconds the next scheduled one is due."""
 
+WRITE_TIMEOUT = 15.0
+"""Seconds after which an enqueue that the database does not answer is uncertain."""
 COMMIT_PAUSE = 0.001
 """Seconds between two looks at whether a commit that was sent is over."""
 
@@ -50,7 +52,7 @@ class JobsClient:
         """Belong to the running event loop from now on. Connections are opened when they are needed."""
         self._loop = asyncio.get_running_loop()
         self._database = database
-        self._writes = Link(database)
+        self._writes = Link(database, timeout=WRITE_TIMEOUT)
         self._control = Link(database)
         self._store = Store(self._control.fetch, self._sql)
         self._gatherer = Gatherer(Store(self._writes.fetch, self._sql).enqueue)
@@ -148,7 +150,12 @@ class JobsClient:
     async def cancel(self, job_id: UUID) -> bool:
         """End a pending job as cancelled. False, and nothing changed, if it is not pending."""
         self._in_loop()
-        return await self._store.cancel(job_id)
+        while not await self._store.cancel(job_id):
+            row = await self._store.get(job_id)
+            if row is None or row.status is not JobStatus.PENDING:
+                return False
+            # It was on its way from one pending state to another.
+        return True
 
     async def retry(self, job_id: UUID) -> bool:
         """Run a failed or cancelled job again, with all its attempts anew. False if it is neither."""

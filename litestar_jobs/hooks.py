@@ -6,10 +6,21 @@ more of an error than its first line: drivers append the values of a statement.
 """
 
 import logging
-from typing import Any
+from typing import Any, TypeAlias
 
 from litestar_jobs.context import JobContext
-from litestar_jobs.outcome import Cancelled, Committed, Completed, Failed, Failure, Interrupted, Lost, Retry, Snooze
+from litestar_jobs.outcome import (
+    Cancelled,
+    Committed,
+    Completed,
+    Failed,
+    Failure,
+    Interrupted,
+    Lost,
+    Retry,
+    Snooze,
+    Unanswered,
+)
 from litestar_jobs.telemetry import (
     AttemptAbandoned,
     AttemptEnded,
@@ -17,6 +28,7 @@ from litestar_jobs.telemetry import (
     ChoreFailed,
     CleanupFailed,
     Event,
+    HandlerStuck,
     JobRescued,
     JobUnknown,
     LeaseEnded,
@@ -32,6 +44,9 @@ logger = logging.getLogger("litestar_jobs")
 
 LONGEST_LINE = 200
 
+Elsewhere: TypeAlias = JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned | HandlerStuck
+"""What happens to a job outside of its own context."""
+
 
 def log_events(event: Event) -> None:
     """Log one event."""
@@ -40,7 +55,7 @@ def log_events(event: Event) -> None:
             logger.debug("%s started", job.job_type)
         case AttemptEnded():
             _log_end(event)
-        case JobRescued() | SuspectReleased() | JobUnknown() | OutcomeRefused() | AttemptAbandoned():
+        case JobRescued() | SuspectReleased() | JobUnknown() | OutcomeRefused() | AttemptAbandoned() | HandlerStuck():
             _log_elsewhere(event)
         case CleanupFailed(job, error):
             _log_job(logging.ERROR, job, "a dependency failed while it was cleaned up: %s", _brief(error))
@@ -77,6 +92,9 @@ def _log_end(event: AttemptEnded) -> None:
             _log_job(logging.WARNING, job, "was interrupted and handed back, uncounted")
         case Lost():
             _log_job(logging.ERROR, job, "was stopped, its lease is lost; it runs or ran elsewhere")
+        case Unanswered(Failed(failure) | Retry(failure)):
+            text = "its commit was not answered, so it is completed, or attempt %d has failed: %s"
+            _log_job(logging.WARNING, job, text, job.attempt, _brief(failure))
         case Snooze(delay):
             _log_job(logging.INFO, job, "waits %g s", delay)
         case Cancelled():
@@ -85,7 +103,7 @@ def _log_end(event: AttemptEnded) -> None:
         logger.debug("%s raised", job.job_type, exc_info=event.error)
 
 
-def _log_elsewhere(event: JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned) -> None:
+def _log_elsewhere(event: Elsewhere) -> None:
     """Log what happened to a job outside of its own context."""
     match event:
         case JobRescued(attempt=attempt, was_last=was_last, overdue=overdue):
@@ -108,6 +126,9 @@ def _log_elsewhere(event: JobRescued | SuspectReleased | JobUnknown | OutcomeRef
         case AttemptAbandoned(attempt=attempt):
             text = "attempt %d did not end when it was cancelled, and was handed back"
             _log_job(logging.ERROR, event, text, attempt)
+        case HandlerStuck(attempt=attempt, count=count):
+            text = "attempt %d is over, but its handler cannot be stopped and goes on; this process has %d such"
+            _log_job(logging.ERROR, event, text, attempt, count)
 
 
 def _what_follows(rescued: JobRescued) -> str:
@@ -120,7 +141,7 @@ def _what_follows(rescued: JobRescued) -> str:
 
 def _log_job(
     level: int,
-    job: JobContext | JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned,
+    job: JobContext | Elsewhere,
     text: str,
     *args: Any,
 ) -> None:

@@ -22,6 +22,7 @@ __all__ = (
     "Retry",
     "Settlement",
     "Snooze",
+    "Unanswered",
     "after_failure",
     "settlement",
 )
@@ -87,7 +88,14 @@ class Lost(msgspec.Struct, frozen=True):
     """The lease was lost, so there is nothing that this worker may write."""
 
 
-Outcome: TypeAlias = Completed | Committed | Failed | Retry | Snooze | Cancelled | Interrupted | Lost
+class Unanswered(msgspec.Struct, frozen=True):
+    """The handler's own transaction was to finish the job, and its connection broke at the commit: the job is completed,
+    or else this is how the attempt ended."""
+
+    otherwise: Failed | Retry
+
+
+Outcome: TypeAlias = Completed | Committed | Failed | Retry | Snooze | Cancelled | Interrupted | Lost | Unanswered
 
 
 class Settlement(msgspec.Struct, frozen=True):
@@ -119,7 +127,7 @@ def after_failure(error: BaseException, attempt: int, max_retries: int, policy: 
 
 def settlement(outcome: Outcome) -> Settlement | None:
     """What to write for an outcome; None for those that ``complete.sql`` writes or nobody may."""
-    match outcome:
+    match outcome.otherwise if isinstance(outcome, Unanswered) else outcome:
         case Failed(failure):
             return Settlement("failed", failure=failure)
         case Retry(failure, delay):
@@ -143,7 +151,7 @@ def _seconds(delay: object) -> float:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as broken:  # noqa: BLE001 - an exception that cannot be printed must not fail the worker
+    except BaseException as broken:  # noqa: BLE001 - an exception that cannot be printed must not fail the worker
         return f"<unprintable {type(error).__qualname__}: {type(broken).__qualname__}>"
 
 

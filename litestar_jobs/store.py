@@ -210,6 +210,10 @@ class Store:
         )
         return {row["id"] for row in rows}
 
+    async def taken_away(self, jobs: Sequence[Claimed]) -> set[UUID]:
+        rows = await self._fetch(self._sql["taken_away"], [job.id for job in jobs], [job.attempt for job in jobs])
+        return {row["id"] for row in rows}
+
     async def promote(self, at_most: int) -> tuple[int, float | None]:
         (row,) = await self._fetch(self._sql["promote"], at_most, self._channel)
         return row["moved"], row["next_due"]
@@ -235,6 +239,9 @@ class Store:
     async def held(self, job_id: UUID) -> str | None:
         rows = await self._fetch(self._sql["held"], job_id)
         return rows[0]["reason"] if rows else None
+
+    async def hand_back(self, worker_id: UUID, known: Sequence[int]) -> set[UUID]:
+        return {row["id"] for row in await self._fetch(self._sql["hand_back"], worker_id, known)}
 
     async def wake(self, queues: Sequence[str]) -> None:
         await self._fetch(self._sql["notify"], self._channel, [f"ready:{queue}" for queue in queues])

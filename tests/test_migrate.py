@@ -148,6 +148,17 @@ async def test_with_check_missing_tables_are_an_error_at_start_up(empty_dsn: str
     assert await everything(empty) == set()
 
 
+async def test_with_check_tables_of_an_older_version_are_refused_at_start_up(dsn: str, link: Link) -> None:
+    older = migrate.LATEST - 1
+    await migrate.downgrade(link, "litestar_jobs", older)
+    app = Litestar(plugins=[JobsPlugin(JobsConfig(dsn=dsn, jobs=[], migrate="check"))], logging_config=None)
+    with pytest.raises(SchemaError, match=rf"have version {older}, .* Run `litestar jobs upgrade`") as caught:
+        async with running(app):
+            pass
+    assert (caught.value.found, caught.value.needed) == (older, migrate.LATEST)
+    await migrate.upgrade(link, "litestar_jobs")
+
+
 async def test_with_check_tables_that_are_there_do(dsn: str) -> None:
     async with running(
         Litestar(plugins=[JobsPlugin(JobsConfig(dsn=dsn, jobs=[], migrate="check"))], logging_config=None)

@@ -216,7 +216,7 @@ async def stored_and_read(postgres: "asyncpg.Connection[Any]", encoded: bytes) -
     return text
 
 
-@pytest.mark.parametrize(("type_", "payload"), ROUND_TRIPS, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize(("type_", "payload"), ROUND_TRIPS, ids=[str(type_) for type_, _ in ROUND_TRIPS])
 async def test_a_payload_comes_back_from_the_database_as_it_went_in(
     postgres: "asyncpg.Connection[Any]", type_: Any, payload: Any
 ) -> None:

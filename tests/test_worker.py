@@ -33,6 +33,7 @@ from litestar_jobs.errors import EnqueueError, EnqueueUncertain
 from litestar_jobs.request import NewJob
 from litestar_jobs.store import Store
 from litestar_jobs.testing import drained, ended, running, until
+from litestar_jobs.worker import execute
 
 NO_POLLING = 3600.0
 
@@ -135,6 +136,25 @@ async def test_a_job_of_an_unknown_type_waits_and_is_not_counted(dsn: str, caplo
         await until(lambda: _logged(caplog, "from_the_future"))
         row = await until(lambda: _pending_later(plugin.client, job_id))
     assert (row.status, row.attempts, row.payload) == (JobStatus.PENDING, 0, {"n": 1})
+
+
+async def test_a_job_that_an_old_worker_does_not_know_is_run_by_a_new_one(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "UNKNOWN_FIRST", 0.05)
+
+    @job(name="old")
+    async def old() -> None: ...
+
+    @job(name="from_tomorrow", max_retries=0)
+    async def new() -> None: ...
+
+    async with worker(dsn, [old]) as plugin:
+        job_id = await plugin.client.enqueue(new())
+        await until(lambda: _pending_later(plugin.client, job_id))
+        async with worker(dsn, [old, new]):
+            row = await ended(plugin.client, job_id)
+    assert (row.status, row.attempts) == (JobStatus.COMPLETED, 1)
 
 
 async def _logged(caplog: pytest.LogCaptureFixture, text: str) -> bool:

@@ -1,26 +1,54 @@
 """Step 4, execute: work becomes an outcome. Whatever a handler does, there is an outcome, and it is a value."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any
 
 import msgspec
-from litestar.concurrency import sync_to_thread
 
+from litestar_jobs.alchemy import is_unanswered
 from litestar_jobs.context import JobContext, current_job
 from litestar_jobs.define import Job
 from litestar_jobs.errors import JobTimeout, LeaseLost
 from litestar_jobs.inject import CONTEXT_KEY, JobSession, Plan, Scope
 from litestar_jobs.logs import bind_structlog
-from litestar_jobs.outcome import Committed, Completed, Failed, Lost, Outcome, Retry, Snooze, after_failure
+from litestar_jobs.outcome import (
+    Committed,
+    Completed,
+    Failed,
+    Interrupted,
+    Lost,
+    Outcome,
+    Retry,
+    Snooze,
+    Unanswered,
+    after_failure,
+)
 from litestar_jobs.store import Claimed
-from litestar_jobs.telemetry import AttemptEnded, AttemptStarted, CleanupFailed, Event, JobUnknown, Tracing
+from litestar_jobs.telemetry import (
+    AttemptEnded,
+    AttemptStarted,
+    CleanupFailed,
+    Event,
+    HandlerStuck,
+    JobUnknown,
+    Tracing,
+)
 from litestar_jobs.trace import current_carrier, current_trace_id
 
-__all__ = ("Attempt", "Executor")
+__all__ = ("THREADS", "Attempt", "Executor")
 
+logger = logging.getLogger("litestar_jobs")
+
+THREADS = "litestar-jobs-thread"
+"""What the names of the threads begin with."""
+MOST_THREADS = 10_000
+"""There are as many as run at once, and one more for each that never returns."""
 UNKNOWN_FIRST, UNKNOWN_LONGEST = 5.0, 300.0
 """Seconds that a job of an unknown type waits for a worker that knows it; doubled each time, per type."""
 
@@ -28,14 +56,36 @@ UNKNOWN_FIRST, UNKNOWN_LONGEST = 5.0, 300.0
 class Attempt:
     """A claimed job on its way through this process."""
 
-    __slots__ = ("claimed", "ending", "stopped_with")
+    __slots__ = (
+        "claimed",
+        "committing",
+        "ending",
+        "given_up",
+        "outcome",
+        "overdue_since",
+        "started",
+        "stopped_with",
+        "task",
+        "until",
+    )
 
     def __init__(self, claimed: Claimed) -> None:
         self.claimed = claimed
+        self.task: asyncio.Task[None] | None = None
+        self.started = 0.0
+        self.until: float | None = None
+        """When its timeout is over, by the clock of the loop, or when it was cancelled."""
+        self.overdue_since: float | None = None
+        """When somebody first saw it running after that. A process that was suspended sees it long after."""
         self.ending = False
         """The handler has returned and its transaction is being committed: too late to be cancelled."""
+        self.committing = False
+        """What it has written, with the end of the job in it, was sent to be committed."""
         self.stopped_with: Outcome | None = None
         """Set before the task is cancelled: what that means."""
+        self.given_up = False
+        """It has its outcome, although the handler goes on: nobody is to hear of its late end."""
+        self.outcome: Outcome | None = None
 
 
 class Executor:
@@ -58,6 +108,8 @@ class Executor:
         self._emit = emit
         self._complete_sql = complete_sql
         self._unknown: dict[str, float] = {}
+        self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix=THREADS)
+        self._stuck: set[asyncio.Future[None] | Future[None]] = set()
         self.own_sessions: set[str] = set()
         """Names of the sessions that lead to the jobs' database: a job can be finished in their transaction."""
 
@@ -67,24 +119,60 @@ class Executor:
         job = self._jobs.get(claimed.job_type)
         if job is None:
             return self._wait_for_a_newer_worker(claimed)
-        context = _enter_span(claimed)
+        try:
+            return await self._traced(job, attempt)
+        except BaseException as error:
+            if _is_closed(attempt, error):
+                raise
+            logger.error("the trace of job %s failed: %s", claimed.id, type(error).__qualname__)  # noqa: TRY400 - not its text
+            return attempt.outcome or self._judge(job, attempt, error)
+
+    def judge_silent(self, attempt: Attempt) -> Outcome:
+        """The outcome of an attempt whose task has ended without one: it was cancelled before it ran a line, and goes
+        back as it came; or its coroutine was closed, by an error that does that to whoever awaits it."""
+        job = self._jobs.get(attempt.claimed.job_type)
+        if attempt.stopped_with is not None or job is None or attempt.task is None or attempt.task.cancelled():
+            return attempt.stopped_with or Interrupted()
+        return self._judge(job, attempt, attempt.task.exception() or GeneratorExit())
+
+    def give_up(self, attempt: Attempt) -> Outcome:
+        """The outcome of an attempt that did not end when it was cancelled. It may go on, but its end is not heard."""
+        attempt.given_up = True
+        if attempt.task is not None:
+            self._tell_stuck(attempt, attempt.task)
+        error: JobTimeout | None = None
+        if attempt.stopped_with is None:
+            job = self._jobs[attempt.claimed.job_type]
+            error = JobTimeout(job.timeout or 0)
+            attempt.stopped_with = self._judge(job, attempt, error)
+        duration = time.perf_counter() - attempt.started
+        self._emit(AttemptEnded(_context(attempt.claimed), attempt.stopped_with, duration, error))
+        return attempt.stopped_with
+
+    def close(self) -> None:
+        """Let the threads go. One that has not returned goes on to its end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _traced(self, job: Job[Any, Any], attempt: Attempt) -> Outcome:
+        context = _enter_span(attempt.claimed)
         with self._tracing.attempt(context, current_carrier.get()) as tell_failure:
-            started = time.perf_counter()
+            attempt.started = time.perf_counter()
             self._emit(AttemptStarted(context))
-            outcome, error = await self._outcome(job, attempt, context)
-            if error is not None and isinstance(outcome, Failed | Retry | Lost):
+            attempt.outcome, error = await self._outcome(job, attempt, context)
+            if error is not None and isinstance(attempt.outcome, Failed | Retry | Lost | Unanswered):
                 tell_failure(error)
-            self._emit(AttemptEnded(context, outcome, time.perf_counter() - started, error))
-        return outcome
+            if not attempt.given_up:
+                self._emit(AttemptEnded(context, attempt.outcome, time.perf_counter() - attempt.started, error))
+        return attempt.outcome
 
     async def _outcome(
         self, job: Job[Any, Any], attempt: Attempt, context: JobContext
     ) -> tuple[Outcome, BaseException | None]:
         try:
             return await self._attempt(job, attempt, context), None
-        except GeneratorExit:
-            raise
-        except BaseException as raised:  # noqa: BLE001 - every end is an outcome
+        except BaseException as raised:
+            if _is_closed(attempt, raised):
+                raise
             return self._judge(job, attempt, raised), raised
 
     async def _attempt(self, job: Job[Any, Any], attempt: Attempt, context: JobContext) -> Outcome:
@@ -93,26 +181,51 @@ class Executor:
         if not plan.steps:  # nothing to make, to clean up or to commit
             dependencies = plan.wanted.of({**self._constants, CONTEXT_KEY: context})
             if job.timeout is None:
-                await _call(job, payload, dependencies)
+                await self._call(job, attempt, payload, dependencies)
             else:
-                async with _Limit(job.timeout):
-                    await _call(job, payload, dependencies)
+                async with _Limit(attempt, job.timeout):
+                    await self._call(job, attempt, payload, dependencies)
             return Completed()
         scope = Scope(plan, self._constants, context)
         try:
-            async with _Limit(job.timeout):
-                await _call(job, payload, await scope.fill())
+            async with _Limit(attempt, job.timeout):
+                await self._call(job, attempt, payload, await scope.fill())
             attempt.ending = True
             await scope.clean_up(None)
-            return await self._commit(scope.sessions, attempt.claimed)
+            attempt.until = None  # the rest is the database's
+            return await self._commit(scope.sessions, attempt)
         except BaseException as error:
             await self._undo(scope, context, error)
             raise
         finally:
             await self._close(scope, context)
 
-    async def _commit(self, sessions: Mapping[str, JobSession], claimed: Claimed) -> Outcome:
+    async def _call(
+        self, job: Job[Any, Any], attempt: Attempt, payload: tuple[Any, ...], dependencies: dict[str, Any]
+    ) -> None:
+        if job.is_async:
+            await job.fn(*payload, **dependencies)
+        elif job.in_thread:
+            run = copy_context().run
+            thread = self._threads.submit(run, _in_thread, job.fn, *payload, **dependencies)
+            try:
+                await asyncio.wrap_future(thread)
+            except asyncio.CancelledError:
+                if thread.running():
+                    self._tell_stuck(attempt, thread)
+                raise
+        else:
+            job.fn(*payload, **dependencies)
+
+    def _tell_stuck(self, attempt: Attempt, handler: asyncio.Future[None] | Future[None]) -> None:
+        self._stuck.add(handler)
+        handler.add_done_callback(self._stuck.discard)
+        job = attempt.claimed
+        self._emit(HandlerStuck(job.id, job.job_type, job.queue, job.trace_id, job.attempt, len(self._stuck)))
+
+    async def _commit(self, sessions: Mapping[str, JobSession], attempt: Attempt) -> Outcome:
         """Commit what the handler wrote; the session of the jobs' database last, with the end of the job in it."""
+        claimed = attempt.claimed
         own: JobSession | None = None
         for name, session in sessions.items():
             if not session.in_transaction():
@@ -123,8 +236,10 @@ class Executor:
                 await session.commit()
         if own is None:
             return Completed()
-        if not await own.execute(self._complete_sql, ([str(claimed.id)], [claimed.token])):
+        if attempt.given_up or not await own.execute(self._complete_sql, ([str(claimed.id)], [claimed.token])):
+            attempt.stopped_with = attempt.stopped_with or Lost()
             raise LeaseLost(claimed.id)
+        attempt.committing = True
         await own.commit()
         return Committed()
 
@@ -136,22 +251,21 @@ class Executor:
         for session in scope.sessions.values():
             try:
                 await session.rollback()
-            except Exception as second:  # noqa: BLE001 - closing the session below rolls back as well
+            except BaseException as second:  # noqa: BLE001 - closing the session below rolls back as well
                 self._emit(CleanupFailed(context, second))
 
     async def _close(self, scope: Scope, context: JobContext) -> None:
         for session in scope.sessions.values():
             try:
                 await session.close()
-            except Exception as error:  # noqa: BLE001 - the job has its outcome already
+            except BaseException as error:  # noqa: BLE001 - the job has its outcome already
                 self._emit(CleanupFailed(context, error))
 
     def _judge(self, job: Job[Any, Any], attempt: Attempt, raised: BaseException) -> Outcome:
         if attempt.stopped_with is not None:
             return attempt.stopped_with
-        if isinstance(raised, LeaseLost):
-            return Lost()
-        return after_failure(raised, attempt.claimed.attempt, attempt.claimed.max_retries, job.retry)
+        outcome = after_failure(raised, attempt.claimed.attempt, attempt.claimed.max_retries, job.retry)
+        return Unanswered(outcome) if attempt.committing and is_unanswered(raised) else outcome
 
     def _wait_for_a_newer_worker(self, claimed: Claimed) -> Outcome:
         """Old code must not destroy new jobs: a job of an unknown type goes back, uncounted, for a while."""
@@ -161,26 +275,36 @@ class Executor:
         return Snooze(delay)
 
 
-async def _call(job: Job[Any, Any], payload: tuple[Any, ...], dependencies: dict[str, Any]) -> None:
-    if job.is_async:
-        await job.fn(*payload, **dependencies)
-    elif job.in_thread:
-        await sync_to_thread(_without_stop_iteration, job.fn, *payload, **dependencies)
-    else:
-        job.fn(*payload, **dependencies)
+def _is_closed(attempt: Attempt, raised: BaseException) -> bool:
+    """Whether this is no error, but Python taking away a coroutine that nobody will go on with."""
+    if not isinstance(raised, GeneratorExit):
+        return False
+    try:
+        return asyncio.current_task() is not attempt.task
+    except RuntimeError:  # no loop runs any more
+        return True
 
 
-def _without_stop_iteration(fn: Callable[..., Any], /, *payload: Any, **dependencies: Any) -> None:
-    """A future cannot carry ``StopIteration``: whoever awaits it would wait for ever."""
+def _in_thread(fn: Callable[..., Any], /, *payload: Any, **dependencies: Any) -> None:
+    """A future cannot carry these two: whoever awaits it would wait for ever, or be closed."""
     try:
         fn(*payload, **dependencies)
-    except StopIteration as error:
-        raise RuntimeError(f"{fn.__qualname__} raised StopIteration") from error
+    except (StopIteration, GeneratorExit) as error:
+        raise RuntimeError(f"{fn.__qualname__} raised {type(error).__name__}") from error
 
 
 def _enter_span(claimed: Claimed) -> JobContext:
     """Make this context the job's: whatever logs or enqueues in it does so in the job's trace."""
-    context = JobContext(
+    context = _context(claimed)
+    current_job.set(context)
+    current_trace_id.set(claimed.trace_id)
+    current_carrier.set(None if claimed.headers is None else msgspec.json.decode(claimed.headers))
+    bind_structlog()
+    return context
+
+
+def _context(claimed: Claimed) -> JobContext:
+    return JobContext(
         id=claimed.id,
         job_type=claimed.job_type,
         queue=claimed.queue,
@@ -189,25 +313,22 @@ def _enter_span(claimed: Claimed) -> JobContext:
         trace_id=claimed.trace_id,
         enqueued_at=claimed.created_at,
     )
-    current_job.set(context)
-    current_trace_id.set(claimed.trace_id)
-    current_carrier.set(None if claimed.headers is None else msgspec.json.decode(claimed.headers))
-    bind_structlog()
-    return context
 
 
 class _Limit:
     """The timeout of an attempt. Unlike :func:`asyncio.timeout` it also fails a handler that swallows the cancellation,
     and never takes a ``TimeoutError`` of the handler's own for its own."""
 
-    __slots__ = ("_seconds", "_timeout")
+    __slots__ = ("_attempt", "_seconds", "_timeout")
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, attempt: Attempt, seconds: float | None) -> None:
+        self._attempt = attempt
         self._seconds = seconds
         self._timeout = asyncio.timeout(seconds)
 
     async def __aenter__(self) -> None:
         await self._timeout.__aenter__()
+        self._attempt.until = self._timeout.when()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -1,11 +1,12 @@
 """Step 5, finish: outcomes become rows. They gather while the last ones are being written; there is no timer."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
+from litestar_jobs.database import may_have_been_written
 from litestar_jobs.enqueue import Listener
-from litestar_jobs.outcome import Completed, Outcome, Settlement, settlement
+from litestar_jobs.outcome import Completed, Outcome, Settlement, Unanswered, settlement
 from litestar_jobs.store import Claimed, Store
 from litestar_jobs.telemetry import Event, OutcomeRefused
 from litestar_jobs.worker.chore import Chore
@@ -28,6 +29,8 @@ class Finisher:
         self._emit = emit
         self._completed: list[Claimed] = []
         self._settled: list[tuple[Claimed, Settlement]] = []
+        self._unheard: set[int] = set()
+        """Tokens of jobs whose end may be in the database already: it was written once, and nobody heard the answer."""
         self._chore = Chore("finish", self._write, emit)
         self.start = self._chore.start
 
@@ -36,12 +39,19 @@ class Finisher:
         """Outcomes that are not written yet."""
         return len(self._completed) + len(self._settled)
 
+    @property
+    def tokens(self) -> list[int]:
+        """Those of the jobs whose outcomes are not written yet."""
+        return [job.token for job in (*self._completed, *(job for job, _ in self._settled))]
+
     def put(self, job: Claimed, outcome: Outcome) -> None:
         """Write this soon."""
         if type(outcome) is Completed:
             self._completed.append(job)
         elif (settled := settlement(outcome)) is not None:
             self._settled.append((job, settled))
+            if isinstance(outcome, Unanswered):
+                self._unheard.add(job.token)
         else:
             return
         self._chore.wake()
@@ -58,18 +68,33 @@ class Finisher:
 
     async def _write(self) -> float:
         if completed := self._completed[:BATCH]:
-            self._report([(job, "completed") for job in completed], await self._store.complete(completed))
+            moved = await self._heard(completed, self._store.complete(completed))
+            await self._report([(job, "completed") for job in completed], moved)
             del self._completed[: len(completed)]
         if settled := self._settled[:BATCH]:
-            self._report([(job, end.verdict) for job, end in settled], await self._store.settle(settled))
+            moved = await self._heard([job for job, _ in settled], self._store.settle(settled))
+            await self._report([(job, end.verdict) for job, end in settled], moved)
             del self._settled[: len(settled)]
             if delays := [end.delay for _, end in settled if end.delay > 0]:
                 self._tell(set(), min(delays))
         return 0.0 if self.backlog else NOT_BEFORE_WOKEN
 
-    def _report(self, written: list[tuple[Claimed, str]], moved: set[UUID]) -> None:
-        if len(moved) == len(written):
-            return
-        for job, verdict in written:
-            if job.id not in moved:
-                self._emit(OutcomeRefused(job.id, job.job_type, job.queue, job.trace_id, job.attempt, verdict))
+    async def _heard(self, jobs: Sequence[Claimed], answer: Awaitable[set[UUID]]) -> set[UUID]:
+        try:
+            return await answer
+        except Exception as error:
+            if may_have_been_written(error):
+                self._unheard.update(job.token for job in jobs)
+            raise
+
+    async def _report(self, written: list[tuple[Claimed, str]], moved: set[UUID]) -> None:
+        """Tell of those that another has ended. What did not move because it had moved before, unheard, is not among
+        them."""
+        refused = [] if len(moved) == len(written) else [end for end in written if end[0].id not in moved]
+        if unheard := [job for job, _ in refused if job.token in self._unheard]:
+            own = {job.id for job in unheard} - await self._store.taken_away(unheard)
+            refused = [end for end in refused if end[0].id not in own]
+        for job, verdict in refused:
+            self._emit(OutcomeRefused(job.id, job.job_type, job.queue, job.trace_id, job.attempt, verdict))
+        if self._unheard:
+            self._unheard.difference_update(job.token for job, _ in written)

@@ -51,7 +51,8 @@ class Heartbeat:
     async def _beat(self, queues: Sequence[str]) -> None:
         self._thread_loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        link = Link(self._database)
+        # A connection gone silent is replaced while the lease lasts.
+        link = Link(self._database, timeout=self._lease / (2 * RENEWALS))
         store = Store(link.fetch, self._sql)
         begun = time.monotonic()
         try:

@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 
 from litestar_jobs.alchemy import is_refusal
 from litestar_jobs.config import WorkerConfig
-from litestar_jobs.database import Database, Link
+from litestar_jobs.database import COMMAND_TIMEOUT, Database, Link, may_have_been_written
 from litestar_jobs.define import Job
 from litestar_jobs.durations import seconds
 from litestar_jobs.enqueue import JobsClient
@@ -47,8 +47,11 @@ __all__ = ("Worker",)
 logger = logging.getLogger("litestar_jobs")
 
 PROMOTED_AT_ONCE = 1_000
+NEVER = float("inf")
 AFTER_CANCEL = 5.0
 """Seconds that handlers have to end after they were cancelled."""
+WATCH_PAUSE = 1.0
+"""Seconds between two looks at whether they did."""
 SUSPECT_PATIENCE = 3600.0
 """Seconds for which a suspect, a job that may be what ends processes, keeps the others waiting at the most."""
 SUSPECT_PAUSE = 0.25
@@ -93,20 +96,27 @@ class Worker:
     async def start(self) -> None:
         """Begin to work. If something fails, all that was begun is undone."""
         async with AsyncExitStack() as undo:
-            claims, finishes = Link(self._database), Link(self._database)
-            chores = Link(self._database, on_open=listening(self._sql.channel, self._hear, self._hear_nothing))
+            # The connection that listens is used by the chores too, so it cannot die without being noticed.
+            on_open = listening(self._sql.channel, self._hear, self._hear_nothing)
+            timeout = min(self._lease, COMMAND_TIMEOUT)
+            claims, finishes = Link(self._database, timeout=timeout), Link(self._database, timeout=timeout)
+            chores = Link(self._database, timeout=timeout, on_open=on_open)
             for link in (chores, finishes, claims):
                 undo.push_async_callback(link.close)
+            undo.callback(self._executor.close)
             self._store = Store(chores.fetch, self._sql)
-            self._claimer = Claimer(Store(claims.fetch, self._sql), self.queues, self._timeouts)
+            self._claims_store = Store(claims.fetch, self._sql)
+            self._claimer = Claimer(self._claims_store, self.queues, self._timeouts)
             self._finisher = Finisher(Store(finishes.fetch, self._sql), self._hear, self._emit)
             self._slots = Slots(self._config.concurrency, self._executor.run, self._ended)
             self._claims = Chore("claim", self._claim, self._emit)
             self._promotes = Chore("promote", self._promote, self._emit)
             self._rescues = Chore("rescue", self._rescue, self._emit)
             self._leases = Chore("lease", self._renew_identity, self._emit)
+            self._watches = Chore("watch", self._watch, self._emit)
             self._heartbeat: Heartbeat | None = None
             self._promotes_at = 0.0
+            self._hands_back_at = NEVER
             self._unasked = dict(self._sessions)
             self._stopping = False
             self._hurried = False
@@ -116,7 +126,7 @@ class Worker:
             await self._find_own_sessions()
             await self._promote()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear))
-            for chore in (self._finisher, self._leases, self._rescues, self._promotes, self._claims):
+            for chore in (self._finisher, self._leases, self._rescues, self._promotes, self._watches, self._claims):
                 chore.start()
             self._undo = undo.pop_all()
         self._emit(WorkerStarted(self._known_as, self.queues, self._config.concurrency))
@@ -134,8 +144,11 @@ class Worker:
         interrupted = self._give_back(self._slots.take_back())
         if timeout is None:
             timeout = seconds(self._config.shutdown_timeout, "shutdown_timeout")
-        if not await self._let_end(timeout):
+        ended = await self._let_end(timeout)
+        await self._watches.stop()
+        if not ended:
             interrupted += await self._interrupt()
+        await self._watch()
         for chore in (self._promotes, self._rescues, self._leases):
             await chore.stop()
         await self._finisher.stop()
@@ -158,14 +171,32 @@ class Worker:
             return TOO_LONG
         if self._claimer.pause() is None:
             self._claimer.warm()  # nobody told of a job for as long as it takes to look without being told
+        if time.monotonic() >= self._hands_back_at:
+            await self._hand_back_unheard(worker_id)
         while self._claimer.pause() == 0 and not self._stopping and (room := self._slots.room()):
-            claimed = await self._claimer.claim(worker_id, room)
+            try:
+                claimed = await self._claimer.claim(worker_id, room)
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError) or may_have_been_written(error):
+                    self._hands_back_at = time.monotonic()
+                raise
             if worker_id != self.worker_id:  # the lease ended meanwhile
                 self._give_back(claimed)
                 return 0.0
             self._slots.add(claimed)
         pause = self._claimer.pause()
-        return self._poll if pause is None else min(self._poll, pause) or TOO_LONG
+        next_claim = self._poll if pause is None else min(self._poll, pause) or TOO_LONG
+        return min(next_claim, max(0.001, self._hands_back_at - time.monotonic()))
+
+    async def _hand_back_unheard(self, worker_id: UUID) -> None:
+        """A claim went unanswered: whatever it took goes back. The server may still be at it, for as long as somebody
+        holds a lock, so from then on this is asked again and again, until this worker id is given up."""
+        moved = await self._claims_store.hand_back(worker_id, [*self._slots.tokens, *self._finisher.tokens])
+        self._hands_back_at = time.monotonic() + self._lease / RENEWALS
+        if moved:
+            self._claimer.warm()
+            ids = ", ".join(map(str, moved))
+            logger.warning("a claim went unanswered; the jobs that it took go back, uncounted: %s", ids)
 
     async def _promote(self) -> float:
         moved, next_due = await self._store.promote(PROMOTED_AT_ONCE)
@@ -185,6 +216,14 @@ class Worker:
             self._emit(SuspectReleased(suspect.id, suspect.job_type, suspect.queue, suspect.trace_id))
         return min(SUSPECT_PAUSE, self._lease / RENEWALS) if waited else self._lease / RENEWALS
 
+    async def _watch(self) -> float:
+        """Free the slots of attempts that do not say themselves that they have ended."""
+        for attempt in self._slots.silent():
+            self._slots.end(attempt, self._executor.judge_silent(attempt))
+        for attempt in self._slots.overdue(AFTER_CANCEL):
+            self._slots.end(attempt, self._executor.give_up(attempt))
+        return WATCH_PAUSE
+
     async def _renew_identity(self) -> float:
         """Have a lease: the first one, and a new one after it was lost."""
         if self._heartbeat is None:
@@ -192,6 +231,7 @@ class Worker:
             await heartbeat.start(self.queues, self._lost)
             self._heartbeat = heartbeat
             self._known_as = heartbeat.worker_id
+            self._hands_back_at = NEVER
             self._hear_nothing()
         return self._lease
 
@@ -291,6 +331,6 @@ class Worker:
         for hook in self._hooks:
             try:
                 hook(event)
-            except Exception:
+            except BaseException:
                 # Not the event itself: it may hold what a handler raised.
                 logger.exception("hook %r raised on %s", hook, type(event).__name__)

@@ -69,7 +69,7 @@ class Slots:
         self._execute = execute
         self._ended = ended
         self._prefetch = Prefetch(concurrency)
-        self._running: dict[asyncio.Task[None], Attempt] = {}
+        self._running: set[Attempt] = set()
         self._at_hand: deque[Claimed] = deque()
         self._last_start = time.monotonic()
         self._loop = asyncio.get_running_loop()
@@ -80,6 +80,12 @@ class Slots:
     def running(self) -> int:
         """How many jobs run at this moment."""
         return len(self._running)
+
+    @property
+    def tokens(self) -> list[int]:
+        """Those of the jobs that run or are at hand."""
+        running = (attempt.claimed for attempt in self._running)
+        return [claimed.token for claimed in (*running, *self._at_hand)]
 
     def room(self) -> int:
         """How many jobs to claim now: 0 while enough are at hand."""
@@ -106,10 +112,11 @@ class Slots:
     def cancel(self, outcome: Outcome) -> int:
         """Cancel what runs and can be cancelled; each job gets this outcome. Answers how many."""
         cancelled = 0
-        for task, attempt in self._running.items():
-            if not attempt.ending and attempt.stopped_with is None:
+        for attempt in self._running:
+            if attempt.task is not None and not attempt.ending and attempt.stopped_with is None:
                 attempt.stopped_with = outcome
-                task.cancel()
+                attempt.until = self._loop.time()
+                attempt.task.cancel()
                 cancelled += 1
         return cancelled
 
@@ -117,29 +124,47 @@ class Slots:
         """Wait until nothing runs. False if something still does after the time."""
         if not self._running:
             return True
-        _, pending = await asyncio.wait(list(self._running), timeout=timeout)
+        tasks = [attempt.task for attempt in self._running if attempt.task is not None]
+        _, pending = await asyncio.wait(tasks, timeout=timeout)
         return not pending
+
+    def silent(self) -> list[Attempt]:
+        """Attempts whose tasks have ended and could not say so."""
+        return [attempt for attempt in self._running if attempt.task is not None and attempt.task.done()]
+
+    def overdue(self, grace: float) -> list[Attempt]:
+        """Attempts that were seen, so many seconds ago or more, to run on after they were cancelled. To be asked often:
+        the first look only notices them."""
+        now = self._loop.time()
+        late = [attempt for attempt in self._running if attempt.until is not None and attempt.until < now]
+        for attempt in late:
+            if attempt.overdue_since is None:
+                attempt.overdue_since = now
+        return [attempt for attempt in late if now - (attempt.overdue_since or now) >= grace]
+
+    def end(self, attempt: Attempt, outcome: Outcome) -> None:
+        """The attempt has this outcome and its slot is free; nothing if that is so already."""
+        if attempt not in self._running:
+            return
+        self._running.remove(attempt)
+        self._prefetch.ended()
+        self._fill()
+        self._ended(attempt.claimed, outcome)
 
     def abandon(self) -> list[Claimed]:
         """Give up on what cannot be cancelled. Answers these jobs; their handlers may go on, but can write nothing."""
-        jobs = [attempt.claimed for attempt in self._running.values()]
+        jobs = [attempt.claimed for attempt in self._running]
         self._running.clear()
         return jobs
 
     def _fill(self) -> None:
         while self._at_hand and len(self._running) < self._concurrency:
             attempt = Attempt(self._at_hand.popleft())
-            task = self._loop.create_task(
+            self._running.add(attempt)
+            attempt.task = self._loop.create_task(
                 self._run(attempt), name=attempt.claimed.job_type, context=self._context.copy()
             )
-            self._running[task] = attempt
             self._last_start = time.monotonic()
 
     async def _run(self, attempt: Attempt) -> None:
-        outcome = await self._execute(attempt)
-        task = asyncio.current_task()
-        if task is None or self._running.pop(task, None) is None:
-            return  # abandoned, and reported as that
-        self._prefetch.ended()
-        self._fill()
-        self._ended(attempt.claimed, outcome)
+        self.end(attempt, await self._execute(attempt))

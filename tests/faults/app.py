@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from advanced_alchemy.extensions.litestar import SQLAlchemyAsyncConfig, SQLAlchemyPlugin
+from advanced_alchemy.extensions.litestar import EngineConfig, SQLAlchemyAsyncConfig, SQLAlchemyPlugin
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import NamedDependency
@@ -119,7 +119,29 @@ async def die(*, state: State, job: JobContext) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-JOBS: list[Job[Any, Any]] = [transacted, plain, held, die]
+@job(queue=QUEUE, max_retries=0)
+async def failing(*, job: JobContext, state: State) -> None:
+    """Ends as failed, once."""
+    await begin(state, job)
+    raise ConnectionError("as it should")
+
+
+@job(queue=QUEUE)
+async def end_process_once(payload: str, job: JobContext, state: State) -> None:
+    """At its first attempt it ends its process, in one way or another."""
+    await begin(state, job)
+    if job.attempt > 1:
+        return
+    if payload == "os._exit":
+        os._exit(7)
+
+    async def leave() -> None:
+        raise SystemExit(7)
+
+    await asyncio.create_task(leave())
+
+
+JOBS: list[Job[Any, Any]] = [transacted, plain, held, failing, die, end_process_once]
 
 
 def told(event: Event) -> Heard:
@@ -138,7 +160,9 @@ def create_app() -> Litestar:
     settings = msgspec.json.decode(os.environ[SETTINGS], type=Settings)
     file = os.open(settings.events, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     alchemy = SQLAlchemyAsyncConfig(
-        connection_string=settings.session_dsn.replace("postgresql://", "postgresql+asyncpg://", 1)
+        connection_string=settings.session_dsn.replace("postgresql://", "postgresql+asyncpg://", 1),
+        # Without it a session whose connection goes silent waits for ever.
+        engine_config=EngineConfig(connect_args={"command_timeout": settings.lease}),
     )
 
     def write(event: Event) -> None:

@@ -7,6 +7,8 @@ from uuid import uuid4
 
 import pytest
 
+from litestar_jobs.testing import until
+
 from .app import Settings
 from .fleet import Events, Fleet
 from .load import Load, loading
@@ -66,6 +68,15 @@ class World:
         found = await judge(self.dsn, self.load, self.events)
         assert found.wrong == {}, self.output()
         return found
+
+    async def busy(self, at_least: int = 100) -> None:
+        """Return when the workers have got going: so many more attempts have ended."""
+        before = len(self.events.of("AttemptEnded"))
+
+        async def look() -> bool:
+            return len(self.events.of("AttemptEnded")) >= before + at_least
+
+        await until(look, 30, lambda: f"the workers do not work: {self.output()}")
 
     def output(self) -> str:
         return "\n".join(worker.output.read_text()[-3000:] for worker in self.fleet.workers)

@@ -134,6 +134,14 @@ class Events:
         """How attempts ended."""
         return Counter(heard.outcome or "" for heard in self.of("AttemptEnded"))
 
+    async def wait_for_end(self, job_id: UUID, within: float = 30) -> Heard:
+        """How the job's attempt ended, once one has."""
+
+        async def look() -> Heard | None:
+            return next(iter(self.of("AttemptEnded", job_id=job_id)), None)
+
+        return await until(look, within, f"job {job_id} does not end")
+
     async def wait_for(
         self, *kinds: str, within: float = 30, pid: int | None = None, job_id: UUID | None = None
     ) -> Heard:

@@ -38,7 +38,7 @@ class Load:
         kinds = (plain, transacted)
         self.committed.update(await self.client.enqueue_many([kinds[n % 2](Work(seconds)) for n in range(count)]))
 
-    def begin(self, callers: int, make: Callable[[int], JobRequest], pause: float = 0.0) -> None:
+    def begin(self, callers: int, make: Callable[[int], JobRequest], pause: float = 0.05) -> None:
         """So many callers go on enqueueing until :meth:`end`; ``make`` is told which request it is."""
         self._callers += [asyncio.create_task(self._call(make, pause)) for _ in range(callers)]
 
@@ -51,7 +51,9 @@ class Load:
         callers, self._callers = self._callers, []
         for caller in callers:
             caller.cancel()
-        await asyncio.gather(*callers, return_exceptions=True)
+        for ended in await asyncio.gather(*callers, return_exceptions=True):
+            if not isinstance(ended, asyncio.CancelledError | None):
+                raise ended
 
     async def ask_again(self) -> tuple[int, int]:
         """Callers who were left uncertain ask by id: how many of their jobs are there, and how many are not."""
@@ -94,15 +96,15 @@ class Load:
     async def _roll_back(self, pause: float) -> None:
         while True:
             try:
-                connection = await asyncpg.connect(self._direct_dsn)
+                connection = await asyncpg.connect(self._direct_dsn, timeout=5, command_timeout=5)
                 try:
                     transaction = connection.transaction()
                     await transaction.start()
                     self.rolled_back.add(await self.client.enqueue_with(connection, plain(Work())))
                     await transaction.rollback()
                 finally:
-                    await connection.close()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    connection.terminate()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
                 pass  # with its server, which rolls back as well
             await asyncio.sleep(pause)
 

@@ -24,6 +24,7 @@ from litestar_jobs.database import Database, Link
 from litestar_jobs.store import Statements, Store
 from litestar_jobs.testing import until
 
+from .app import held, transacted
 from .fleet import Events
 from .load import Load
 
@@ -31,6 +32,9 @@ OTHERS = """
 SELECT pid, query FROM pg_stat_activity
  WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
+
+
+WITH_EFFECT = {transacted.name, held.name}
 
 
 class Findings(msgspec.Struct):
@@ -118,7 +122,7 @@ async def _follow(connection: Any, load: Load, found: Findings) -> None:
     found.ghosts |= load.rolled_back & types.keys()
     found.ghosts |= effects.keys() - completed
     found.doubled = {job_id for job_id, count in effects.items() if count > 1}
-    found.missing = {job_id for job_id in completed if types[job_id] != "plain" and job_id not in effects}
+    found.missing = {job_id for job_id in completed if types[job_id] in WITH_EFFECT and job_id not in effects}
     found.counts.update(f"jobs {end}" for end in status.values())
     found.counts.update(enqueued=len(load.committed), refused=load.refused, rolled_back=len(load.rolled_back))
 

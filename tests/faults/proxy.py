@@ -13,8 +13,8 @@ from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 CLAIM, COMPLETE, SETTLE = "-- Claim jobs", "-- Finish jobs", "-- Settle"
-PROMOTE, RENEW, ENQUEUE, RESCUE = "-- Promote", "-- Renew", "-- Write", "-- Rescue"
-COMMIT, LISTEN = "COMMIT", "LISTEN"
+PROMOTE, RENEW, ENQUEUE, HAND_BACK = "-- Promote", "-- Renew", "-- Write", "-- Hand back"
+COMMIT = "COMMIT"
 """How statements begin. The chores' connection, which promotes and rescues, is also the one that listens."""
 
 SSL_REQUEST, GSS_REQUEST, CANCEL_REQUEST = 80877103, 80877104, 80877102
@@ -23,8 +23,9 @@ SSL_REQUEST, GSS_REQUEST, CANCEL_REQUEST = 80877103, 80877104, 80877102
 class Trap:
     """Waits for a statement, and for the server's answer to it."""
 
-    def __init__(self, words: str) -> None:
+    def __init__(self, words: str, *, cut: bool) -> None:
         self.words = words
+        self.cut = cut
         self.sprung = asyncio.Event()
         """The server has answered, and nobody heard."""
 
@@ -39,8 +40,7 @@ class Wire:
         self._statements: dict[bytes, str] = {}
         self.seen: set[str] = set()
         """The first line of each statement that went over it."""
-        self.flowing = asyncio.Event()
-        self.flowing.set()
+        self.silent = False
         self._trap: Trap | None = None
 
     def carries(self, words: str) -> bool:
@@ -58,22 +58,24 @@ class Wire:
             for statement in self._sent(kind, body):
                 self.seen.add(statement.partition("\n")[0])
                 self._trap = self._trap or self._proxy.trap_for(statement)
-            await self.flowing.wait()
-            self._server.write(kind + _length(body) + body)
-            await self._server.drain()
+            if not self.silent:
+                self._server.write(kind + _length(body) + body)
+                await self._server.drain()
 
     async def pump_server(self, reader: asyncio.StreamReader) -> None:
         """From the server to the client."""
         while True:
             kind, body = await _message(reader)
-            await self.flowing.wait()
+            if self.silent:
+                continue
             if self._trap is None:
                 self._client.write(kind + _length(body) + body)
                 await self._client.drain()
             elif kind == b"Z":
                 self._trap.sprung.set()
-                self.cut()
-                return
+                if self._trap.cut:
+                    self.cut()
+                self.silent = True
 
     def _sent(self, kind: bytes, body: bytes) -> list[str]:
         """The statements that begin to be executed with this message."""
@@ -108,9 +110,8 @@ class Proxy:
         self._listener.close()
         for wire in self.wires:
             wire.cut()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10)
 
     @property
     def dsn(self) -> str:
@@ -131,12 +132,13 @@ class Proxy:
         """These connections stay open, and nothing comes through any more: the other side is gone without a word."""
         wires = self.carrying(words)
         for wire in wires:
-            wire.flowing.clear()
+            wire.silent = True
         return wires
 
-    def swallow(self, words: str) -> Trap:
-        """The next time that such a statement is executed, its answer is lost and the connection breaks."""
-        trap = Trap(words)
+    def swallow(self, words: str, *, cut: bool = True) -> Trap:
+        """The next time that such a statement is executed, its answer is lost. Then the connection breaks, or is silent
+        for ever."""
+        trap = Trap(words, cut=cut)
         self._traps.append(trap)
         return trap
 

@@ -84,6 +84,8 @@ class Server:
             return not any(lives(each) for each in (pid, *children))
 
         await until(gone, 30, "processes of the killed server are left")
+        # Where no init process buries it at once, the next server would take it for alive.
+        (self.data / "postmaster.pid").unlink()
 
     async def restart(self, how: Literal["fast", "immediate", "kill"]) -> None:
         await (self.kill() if how == "kill" else self.stop(how))

@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from uuid import UUID
 
 import asyncpg
 import msgspec
+import pytest
 
 from litestar_jobs import JobStatus
 from litestar_jobs.testing import ended, until
 
-from .app import Work, die, transacted
+from .app import Work, die, end_process_once, transacted
 from .conftest import World
 from .fleet import WorkerProcess
 
@@ -26,8 +28,7 @@ async def always(world: World, count: int) -> AsyncIterator[None]:
 
     async def keep() -> None:
         while not over.is_set():
-            worker = await world.fleet.start()
-            await until(lambda: is_over(worker), 120)
+            await until(partial(is_over, await world.fleet.start()), 120)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(count):
@@ -36,15 +37,26 @@ async def always(world: World, count: int) -> AsyncIterator[None]:
         over.set()
 
 
+@pytest.mark.parametrize("how", ["os._exit", "SystemExit in a task"])
+async def test_a_job_that_ends_its_process_runs_again_elsewhere(world: World, how: str) -> None:
+    """``asyncio`` ends its loop when a task raises ``SystemExit``, whatever the worker does."""
+    world.fleet.settings = msgspec.structs.replace(world.fleet.settings, lease=1.0, poll=0.2)
+    first = await world.fleet.start()
+    job_id = await world.load.put(end_process_once(how))
+    assert await first.ended() == 7
+    await world.fleet.start()
+    row = await ended(world.load.client, job_id, timeout=30)
+    assert (row.status, row.attempts) == (JobStatus.COMPLETED, 2)
+
+
 async def losses(dsn: str) -> dict[UUID, int]:
     """How often each job was lost with its process."""
     connection = await asyncpg.connect(dsn)
     try:
-        return dict(
-            await connection.fetch(
-                "SELECT id, count(*) FROM litestar_jobs.failure WHERE error_type = 'WorkerLost' GROUP BY id"
-            )
+        rows = await connection.fetch(
+            "SELECT id, count(*) FROM litestar_jobs.failure WHERE error_type = 'WorkerLost' GROUP BY id"
         )
+        return {row["id"]: row["count"] for row in rows}
     finally:
         await connection.close()
 
