@@ -30,6 +30,7 @@ from litestar_jobs.telemetry import (
     Event,
     HandlerStuck,
     JobRescued,
+    JobsPruned,
     JobUnknown,
     LeaseEnded,
     OutcomeRefused,
@@ -67,6 +68,9 @@ def log_events(event: Event) -> None:
             logger.error(
                 "worker %s lost its lease and stopped %d jobs, others may run them: %s", worker_id, jobs, reason
             )
+        case JobsPruned(completed, failed, cancelled):
+            text = "%d completed, %d failed and %d cancelled jobs were kept long enough and are deleted"
+            logger.info(text, completed, failed, cancelled)
         case ChoreFailed(chore, error, delay):
             logger.error("%s failed and will be tried again in %g s: %s", chore, delay, _brief(error))
 

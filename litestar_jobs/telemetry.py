@@ -27,6 +27,7 @@ __all__ = (
     "Hook",
     "JobRescued",
     "JobUnknown",
+    "JobsPruned",
     "LeaseEnded",
     "NoTracing",
     "OutcomeRefused",
@@ -149,6 +150,14 @@ class LeaseEnded(msgspec.Struct, frozen=True):
     reason: str
 
 
+class JobsPruned(msgspec.Struct, frozen=True):
+    """Jobs that had been kept long enough after they ended were deleted, so many of each status."""
+
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
 class ChoreFailed(msgspec.Struct, frozen=True):
     """A loop of the worker failed and will try again in ``delay`` seconds."""
 
@@ -170,6 +179,7 @@ Event: TypeAlias = (
     | AttemptAbandoned
     | HandlerStuck
     | LeaseEnded
+    | JobsPruned
     | ChoreFailed
 )
 Hook: TypeAlias = Callable[[Event], None]

@@ -16,15 +16,15 @@ import litestar_jobs
 ROOT = Path(litestar_jobs.__file__).parent
 
 LAYERS = {
-    "words": "errors durations retry outcome request row context trace telemetry",
+    "words": "errors durations retry outcome request row filter context trace telemetry",
     "define": "payload signature define",
     "database": "database store migrate",
-    "enqueue": "gather bulk alchemy transaction enqueue",
+    "enqueue": "gather bulk alchemy transaction operate enqueue",
     "around a job": "logs inject config",
     "worker": """worker worker.chore worker.claim worker.execute worker.slots worker.finish worker.heartbeat
-        worker.listen worker.run""",
+        worker.listen worker.prune worker.run""",
     "rim": "hooks otel middleware embedded source alembic model testing",
-    "command line": """cli.connect cli.printing cli.listing cli.story cli.moves cli.tables cli.worker cli""",
+    "command line": """cli.connect cli.printing cli.filters cli.listing cli.story cli.bulk cli.moves cli.prune cli.tables cli.worker cli""",
     "plugin": "plugin",
     "public": "__init__",
 }

@@ -15,7 +15,8 @@ from litestar_jobs import errors
 HERE = Path(__file__).parent
 
 PUBLIC = """
-Exponential Fixed Job JobContext JobRequest JobRow JobStatus Jobs JobsClient JobsConfig JobsPlugin Never WorkerConfig job
+Exponential Fixed Job JobContext JobFilter JobRequest JobRow JobStatus Jobs JobsClient JobsConfig JobsPlugin Never Retention
+WorkerConfig job
 """
 
 

@@ -40,6 +40,7 @@ from litestar_jobs.worker.execute import Executor
 from litestar_jobs.worker.finish import Finisher
 from litestar_jobs.worker.heartbeat import RENEWALS, Heartbeat
 from litestar_jobs.worker.listen import listening
+from litestar_jobs.worker.prune import Pruner
 from litestar_jobs.worker.slots import TOO_LONG, Slots
 
 __all__ = ("Worker",)
@@ -76,6 +77,7 @@ class Worker:
         client: JobsClient,
         tracing: Tracing,
         hooks: Sequence[Hook],
+        keep: Mapping[str, float],
     ) -> None:
         self.queues = list(config.queues or dict.fromkeys(job.queue for job in jobs.values()) or ["default"])
         self._config = config
@@ -84,6 +86,7 @@ class Worker:
         self._sessions = {name: sessions[name] for plan in plans.values() for name in plan.sessions}
         self._client = client
         self._hooks = hooks
+        self._keep = keep
         self._lease = seconds(config.lease, "lease")
         self._poll = seconds(config.poll_interval, "poll_interval")
         self._executor = Executor(
@@ -101,7 +104,8 @@ class Worker:
             timeout = min(self._lease, COMMAND_TIMEOUT)
             claims, finishes = Link(self._database, timeout=timeout), Link(self._database, timeout=timeout)
             chores = Link(self._database, timeout=timeout, on_open=on_open)
-            for link in (chores, finishes, claims):
+            prunes = Link(self._database, timeout=timeout)
+            for link in (prunes, chores, finishes, claims):
                 undo.push_async_callback(link.close)
             undo.callback(self._executor.close)
             self._store = Store(chores.fetch, self._sql)
@@ -114,6 +118,7 @@ class Worker:
             self._rescues = Chore("rescue", self._rescue, self._emit)
             self._leases = Chore("lease", self._renew_identity, self._emit)
             self._watches = Chore("watch", self._watch, self._emit)
+            self._prunes = Chore("prune", Pruner(prunes, self._sql, self._keep, self._emit).step, self._emit)
             self._heartbeat: Heartbeat | None = None
             self._promotes_at = 0.0
             self._hands_back_at = NEVER
@@ -126,7 +131,8 @@ class Worker:
             await self._find_own_sessions()
             await self._promote()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear))
-            for chore in (self._finisher, self._leases, self._rescues, self._promotes, self._watches, self._claims):
+            beside = (self._leases, self._rescues, self._promotes, self._watches, self._prunes)
+            for chore in (self._finisher, *beside, self._claims):
                 chore.start()
             self._undo = undo.pop_all()
         self._emit(WorkerStarted(self._known_as, self.queues, self._config.concurrency))
@@ -149,7 +155,7 @@ class Worker:
         if not ended:
             interrupted += await self._interrupt()
         await self._watch()
-        for chore in (self._promotes, self._rescues, self._leases):
+        for chore in (self._prunes, self._promotes, self._rescues, self._leases):
             await chore.stop()
         await self._finisher.stop()
         await self._undo.aclose()
