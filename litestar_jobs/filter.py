@@ -45,7 +45,8 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
         return cls(all_jobs=True)
 
     def __post_init__(self) -> None:
-        given = [name for name in self.__struct_fields__ if getattr(self, name) not in (None, False)]
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        given = [name for name, value in values.items() if value is not None and value is not False]
         if not given:
             raise DefinitionError(
                 "a filter needs a condition, such as JobFilter(status='failed'); for all jobs write "

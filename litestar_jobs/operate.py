@@ -6,6 +6,7 @@ back, and what was done stays done if the rest fails. Each move says where the j
 claims meanwhile does not move, and is not counted.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import TypeAlias
@@ -24,6 +25,8 @@ Move: TypeAlias = Callable[[list[UUID]], Awaitable[dict[UUID, str | None]]]
 
 SLICE = 1_000
 """Jobs of one transaction."""
+AGAIN = (0.0, 0.0, 0.02)
+"""Seconds before each try to move a job."""
 PATIENCE = 3_600.0
 """Seconds that the search for the next slice may take: for most conditions there is no index."""
 
@@ -77,12 +80,16 @@ class Operator:
         return total
 
     async def _move(self, ids: list[UUID], move: Move) -> int:
-        """Again and again, as long as that moves some: one that was on its way is there the next time."""
+        """What does not move at first may have been on its way from one table to another: it is tried again."""
         total = 0
-        while ids and (moved := await move(ids)):
+        for pause in AGAIN:
+            await asyncio.sleep(pause)
+            moved = await move(ids)
             total += len(moved)
             self._wake({queue for queue in moved.values() if queue is not None})
             ids = [job_id for job_id in ids if job_id not in moved]
+            if not ids:
+                break
         return total
 
     async def _slices(self, which: JobFilter, statuses: Sequence[JobStatus]) -> AsyncGenerator[list[UUID], None]:

@@ -50,7 +50,7 @@ def filter_options(command: CommandT) -> CommandT:
 
 def filter_or_none(conditions: dict[str, Any], ids: Collection[UUID] = ()) -> JobFilter | None:
     """The filter, or None if the command was given no condition."""
-    if not any((*conditions.values(), ids)):
+    if not ids and all(value is None or value is False for value in conditions.values()):
         return None
     try:
         return JobFilter(**conditions, ids=ids or None)

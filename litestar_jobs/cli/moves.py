@@ -58,7 +58,7 @@ def retry(app: Litestar, job_ids: Sequence[UUID], *, as_json: bool, **options: A
     With ids alone it says of each whether it moved, and exits with 1 if one did not. With a filter it counts and asks
     first, and says how many moved.
     """
-    if job_ids and not any(options.values()):
+    if job_ids and all(value is None or value is False for value in options.values()):
         moves = run(_move(plugin_of(app), "retry", job_ids))
         _report(moves, "runs again", as_json=as_json)
     operate(app, job_ids, options, Operator.retry, ("Run again:", "run again"), as_json=as_json)
@@ -72,7 +72,7 @@ def cancel(app: Litestar, job_ids: Sequence[UUID], *, as_json: bool, **options: 
     With ids alone it says of each whether it moved, and exits with 1 if one did not. With a filter it counts and asks
     first, and says how many moved.
     """
-    if job_ids and not any(options.values()):
+    if job_ids and all(value is None or value is False for value in options.values()):
         moves = run(_move(plugin_of(app), "cancel", job_ids))
         _report(moves, "is cancelled", as_json=as_json)
     operate(app, job_ids, options, Operator.cancel, ("Cancel", "cancelled"), as_json=as_json)
