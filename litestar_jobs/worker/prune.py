@@ -52,48 +52,51 @@ class Pruner:
         self._emit = emit
         self._clock = clock
         self._after = FIRST
+        self._since = LONG_AGO
         self._anew_at = float("-inf")
-        self._begin()
+        self._gone = dict.fromkeys(keep, 0)
+        self._left: list[str] = []
+        self._resting = True
 
     async def step(self) -> float:
         """Delete a slice. Answers for how long to pause."""
         begun = self._clock()
-        if self._left:
-            status = self._left[0]
-            if not await self._slice(status, self._keep[status]):
-                self._left.pop(0)
+        if self._resting:
+            self._begin(begun)
+        if self._left and not await self._slice(self._left[0]):
+            self._left.pop(0)
         took = self._clock() - begun
         self._worked += took
         return took * BREATHER if self._left else await self._end()
 
     async def sweep(self) -> JobsPruned:
         """Delete all that may go, without pauses."""
-        for status, kept in self._keep.items():
-            while await self._slice(status, kept):
+        for status in self._keep:
+            while await self._slice(status):
                 pass
         return JobsPruned(**self._gone)
 
-    def _begin(self) -> None:
+    def _begin(self, now: float) -> None:
+        self._resting = False
         self._left = list(self._keep)
-        self._gone = dict.fromkeys(self._keep, 0)
-        self._since = LONG_AGO
         self._worked = 0.0
-        if self._clock() >= self._anew_at:
-            self._after, self._is_anew = FIRST, True
-        else:
-            self._is_anew = False
+        self._is_anew = now >= self._anew_at
+        if self._is_anew:
+            self._after = FIRST
 
     async def _end(self) -> float:
         await self._link.close()
         if any(self._gone.values()):
             self._emit(JobsPruned(**self._gone))
+            self._gone = dict.fromkeys(self._keep, 0)
         if self._is_anew:
             self._anew_at = self._clock() + max(ANEW_PAUSE, self._worked / ANEW_SHARE)
-        self._begin()
+        self._resting = True
         return PAUSE if self._keep else ANEW_PAUSE
 
-    async def _slice(self, status: str, kept: float) -> bool:
+    async def _slice(self, status: str) -> bool:
         """Whether there may be more."""
+        kept = self._keep[status]
         if status == JobStatus.COMPLETED:
             walked = await self._store.prune_completed(kept, self._after, SLICE)
             self._after = walked.last or self._after
