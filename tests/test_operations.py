@@ -191,7 +191,7 @@ def conditions() -> st.SearchStrategy[JobFilter]:
         "error": st.sampled_from(["route", "HOST", "connectionerror: no", "%", "_ \\ '", "older", "x"]),
         "ids": st.lists(st.sampled_from([known.id for known in WORLD_JOBS]), max_size=8),
     }
-    ages = st.one_of(
+    ages: st.SearchStrategy[dict[str, Any]] = st.one_of(
         st.fixed_dictionaries({}),
         st.fixed_dictionaries({"older_than": st.sampled_from([0, 1800, timedelta(hours=12), timedelta(days=2)])}),
         st.fixed_dictionaries({"created_before": st.sampled_from([NOW - timedelta(seconds=s) for s in (1800, 43200)])}),

@@ -187,7 +187,7 @@ async def test_between_sweeps_there_is_no_connection(link: Link, connection: Con
     others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 
     async def alone() -> bool:
-        return await connection.fetchval(f"{others} AND backend_type = 'client backend'") == 0
+        return bool(await connection.fetchval(f"{others} AND backend_type = 'client backend'") == 0)
 
     await until(alone)
 
