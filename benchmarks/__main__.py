@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import drain, enqueue, history, latency, neighbours, sessions
+from benchmarks import drain, enqueue, history, latency, neighbours, prune, sessions
 from benchmarks.bench import Bench, Measured
 from litestar_jobs.embedded import temporary_dsn
 
@@ -31,6 +31,7 @@ SCENARIOS: dict[str, Callable[[Bench], AsyncGenerator[Measured]]] = {
     "millions": history.millions,
     "snapshot": history.snapshot,
     "vacuum": history.vacuum,
+    "prune": prune.beside,
     "requests": neighbours.requests,
     "memory": neighbours.memory,
 }
@@ -47,9 +48,8 @@ class Result(msgspec.Struct):
     measured: list[Measured]
 
 
-async def measure(names: list[str], dsn: str, runs: int, jobs: int, console: Console) -> Result:
+async def measure(names: list[str], bench: Bench, console: Console) -> Result:
     """Run the scenarios one after the other."""
-    bench = Bench(dsn, runs, jobs)
     await bench.fresh()
     connection = await bench.connect()
     version = await connection.fetchval("SHOW server_version")
@@ -104,6 +104,7 @@ def main() -> None:
     run.add_argument("--dsn", help="a PostgreSQL that may be written to; a temporary embedded one without")
     run.add_argument("--runs", type=int, default=3, help="of each scenario (default: %(default)s)")
     run.add_argument("--jobs", type=int, default=20_000, help="of one drain (default: %(default)s)")
+    run.add_argument("--expired", type=int, default=10_000_000, help="jobs that are pruned (default: %(default)s)")
     run.add_argument("--json", type=Path, default=Path("benchmarks.json"), help="where to write (default: %(default)s)")
     both = commands.add_parser("compare", help="put two results together")
     both.add_argument("old", type=Path)
@@ -121,7 +122,11 @@ def main() -> None:
     factory = import_module("uvloop").new_event_loop if find_spec("uvloop") else None
     with asyncio.Runner(loop_factory=factory) as runner:
         result = runner.run(
-            measure(given.names or list(SCENARIOS), given.dsn or temporary_dsn(), given.runs, given.jobs, console)
+            measure(
+                given.names or list(SCENARIOS),
+                Bench(given.dsn or temporary_dsn(), given.runs, given.jobs, given.expired),
+                console,
+            )
         )
     given.json.write_bytes(msgspec.json.format(msgspec.json.encode(result)))
     console.print(table(result))

@@ -16,7 +16,7 @@ import msgspec
 from litestar import Litestar
 from uuid_utils.compat import uuid7
 
-from litestar_jobs import Job, JobsConfig, JobsPlugin, WorkerConfig, job, migrate
+from litestar_jobs import Job, JobsConfig, JobsPlugin, Retention, WorkerConfig, job, migrate
 from litestar_jobs.database import SETTINGS, Database, Link
 from litestar_jobs.store import LARGEST, Lowest, Statements
 
@@ -94,10 +94,11 @@ def compared(name: str, unit: str, pairs: Sequence[tuple[float, float]], target:
 class Bench:
     """A database for scenarios, and how much of everything."""
 
-    def __init__(self, dsn: str, runs: int, jobs: int) -> None:
+    def __init__(self, dsn: str, runs: int, jobs: int, expired: int = 0) -> None:
         self.dsn = dsn
         self.runs = runs
         self.jobs = jobs
+        self.expired = expired
 
     async def connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         """A connection with the settings that the library's own have."""
@@ -153,7 +154,8 @@ class Bench:
         self, jobs: Sequence[Job[Any, Any]] = (noop,), worker: WorkerConfig | None = None, **app: Any
     ) -> AsyncGenerator[JobsPlugin]:
         """An application in this event loop."""
-        plugin = JobsPlugin(JobsConfig(dsn=self.dsn, jobs=jobs, worker=worker, migrate="never"))
+        retention = app.pop("retention", Retention())
+        plugin = JobsPlugin(JobsConfig(dsn=self.dsn, jobs=jobs, worker=worker, migrate="never", retention=retention))
         plugins = [*app.pop("plugins", []), plugin]
         async with Litestar(plugins=plugins, logging_config=None, **app).lifespan():
             yield plugin

@@ -3,10 +3,11 @@
 ``@job`` defines, ``jobs.enqueue(...)`` enqueues, ``JobsPlugin`` puts it all into an application.
 """
 
-from litestar_jobs.config import JobsConfig, WorkerConfig
+from litestar_jobs.config import JobsConfig, Retention, WorkerConfig
 from litestar_jobs.context import JobContext
 from litestar_jobs.define import Job, job
 from litestar_jobs.enqueue import JobsClient
+from litestar_jobs.filter import JobFilter
 from litestar_jobs.plugin import Jobs, JobsPlugin
 from litestar_jobs.request import JobRequest
 from litestar_jobs.retry import Exponential, Fixed, Never
@@ -23,6 +24,7 @@ __all__ = (
     "Fixed",
     "Job",
     "JobContext",
+    "JobFilter",
     "JobRequest",
     "JobRow",
     "JobStatus",
@@ -31,6 +33,7 @@ __all__ = (
     "JobsConfig",
     "JobsPlugin",
     "Never",
+    "Retention",
     "RetryAfter",
     "WorkerConfig",
     "job",

@@ -3,7 +3,8 @@
 import keyword
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from typing import Any, Literal, cast
 
 from litestar.di import Provide
@@ -15,7 +16,7 @@ from litestar_jobs.request import check_queue, whole_number
 from litestar_jobs.store import Statements
 from litestar_jobs.telemetry import Hook
 
-__all__ = ("JobsConfig", "WorkerConfig")
+__all__ = ("JobsConfig", "Retention", "WorkerConfig")
 
 Migrate = Literal["auto", "check", "never"]
 MIGRATE = ("auto", "check", "never")
@@ -52,6 +53,27 @@ class WorkerConfig:
 
 
 @dataclass(frozen=True)
+class Retention:
+    """How long jobs are kept after they ended, by how they ended. Seconds or ``timedelta``; None: for ever."""
+
+    completed: Duration | None = timedelta(days=1)
+    failed: Duration | None = timedelta(days=14)
+    cancelled: Duration | None = timedelta(days=14)
+
+    def __post_init__(self) -> None:
+        with _as_configuration("Retention"):
+            for setting in fields(self):
+                if (kept := getattr(self, setting.name)) is not None:
+                    seconds(kept, setting.name)
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Seconds by status, without those that are kept for ever."""
+        kept = {setting.name: getattr(self, setting.name) for setting in fields(self)}
+        return {name: seconds(value, name) for name, value in kept.items() if value is not None}
+
+
+@dataclass(frozen=True)
 class JobsConfig:
     """The jobs of an application."""
 
@@ -64,6 +86,8 @@ class JobsConfig:
     """The jobs that this application knows. None: every ``@job`` of every module that was imported."""
     worker: WorkerConfig | None = field(default_factory=WorkerConfig)
     """The in-app worker. None: this application only enqueues."""
+    retention: Retention = field(default_factory=Retention)
+    """How long jobs are kept after they ended. Workers delete those that were kept long enough."""
     dependencies: Mapping[str, Provide] = field(default_factory=dict[str, Provide])
     """Dependencies of jobs alone; they go before the application's of the same name."""
     migrate: Migrate = "auto"
@@ -84,6 +108,7 @@ class JobsConfig:
             if self.jobs is not None:
                 _check_list(self.jobs, "jobs", "functions decorated with @job")
             _check_worker(self.worker)
+            _check_retention(self.retention)
             _check_dependencies(self.dependencies, ("job", "state", self.dependency_key))
             if self.migrate not in MIGRATE:
                 raise DefinitionError(f"migrate must be one of {', '.join(MIGRATE)}, not {self.migrate!r}")
@@ -134,6 +159,14 @@ def _check_worker(worker: object) -> None:
     if worker is not None and not isinstance(worker, WorkerConfig):
         raise DefinitionError(
             f"worker must be a WorkerConfig, or None for an application that only enqueues, not {worker!r}"
+        )
+
+
+def _check_retention(retention: object) -> None:
+    if not isinstance(retention, Retention):
+        raise DefinitionError(
+            "retention must be a Retention, such as Retention(completed=timedelta(days=1)), or to keep everything "
+            f"Retention(completed=None, failed=None, cancelled=None), not {retention!r}"
         )
 
 

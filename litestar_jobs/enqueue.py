@@ -17,7 +17,9 @@ from uuid_utils.compat import uuid7
 from litestar_jobs.bulk import CHUNK, BulkWriter, in_chunks
 from litestar_jobs.database import UNAVAILABLE, Database, Link
 from litestar_jobs.errors import EnqueueError, NotRunning, PayloadRefused, WrongEventLoop
+from litestar_jobs.filter import JobFilter
 from litestar_jobs.gather import Gatherer, translated
+from litestar_jobs.operate import Operator
 from litestar_jobs.request import JobRequest, NewJob
 from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.store import Statements, Store
@@ -164,6 +166,39 @@ class JobsClient:
         if queue is not None:
             self._ring({queue}, None)
         return queue is not None
+
+    async def find(self, which: JobFilter, *, limit: int = 100, before: UUID | None = None) -> list[JobRow]:
+        """The newest jobs that the filter means. For the next page, ``before`` is the id of the last one of this."""
+        self._in_loop()
+        return await self._store.find(which, limit, before)
+
+    async def retry_all(self, which: JobFilter, *, dry_run: bool = False) -> int:
+        """Run the failed and cancelled jobs again that the filter means, with all their attempts anew.
+
+        Answers how many; with ``dry_run`` how many it would be, and nothing changes. The same holds for the methods
+        below. They work in transactions of a thousand jobs each, on the jobs that are there when they begin.
+        """
+        return await self._operator().retry(which, dry_run=dry_run)
+
+    async def cancel_all(self, which: JobFilter, *, dry_run: bool = False) -> int:
+        """End the pending jobs as cancelled that the filter means. Running ones go on."""
+        return await self._operator().cancel(which, dry_run=dry_run)
+
+    async def delete_all(self, which: JobFilter, *, dry_run: bool = False) -> int:
+        """Delete the jobs that have ended and that the filter means. Pending ones have to be cancelled first."""
+        return await self._operator().delete(which, dry_run=dry_run)
+
+    async def move_all(self, which: JobFilter, *, queue: str, dry_run: bool = False) -> int:
+        """Give the pending jobs that the filter means another queue, for this attempt and those that follow."""
+        return await self._operator().move(which, queue=queue, dry_run=dry_run)
+
+    async def reprioritise_all(self, which: JobFilter, *, priority: int, dry_run: bool = False) -> int:
+        """Give the pending jobs that the filter means another priority, for this attempt and those that follow."""
+        return await self._operator().move(which, priority=priority, dry_run=dry_run)
+
+    def _operator(self) -> Operator:
+        self._in_loop()
+        return Operator(self._database, self._sql, self._store, lambda queues: self._ring(queues, None))
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Be told of jobs enqueued in this process, without the database. Answers how to stop listening."""

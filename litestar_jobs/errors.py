@@ -50,7 +50,8 @@ class JobsError(Exception):
 
 
 class DefinitionError(JobsError):
-    """A function cannot become a job. Raised by ``@job`` and by a call of a job with options that make no sense."""
+    """A function cannot become a job, or options and conditions make no sense. Raised by ``@job``, by a call of a job, and
+    by ``JobFilter`` and the operations that take one."""
 
 
 class ConfigurationError(JobsError):

@@ -30,6 +30,7 @@ from litestar_jobs.telemetry import (
     Event,
     HandlerStuck,
     JobRescued,
+    JobsPruned,
     JobUnknown,
     LeaseEnded,
     ListenerDeaf,
@@ -69,11 +70,11 @@ def log_events(event: Event) -> None:
             _log_job(logging.ERROR, job, "a dependency failed while it was cleaned up: %s", _brief(error))
         case SlotEnqueued() | SlotsSkipped():
             _log_schedule(event)
-        case WorkerStarted() | WorkerStopped() | LeaseEnded() | ListenerDeaf() | ChoreFailed():
+        case WorkerStarted() | WorkerStopped() | LeaseEnded() | ListenerDeaf() | JobsPruned() | ChoreFailed():
             _log_worker(event)
 
 
-def _log_worker(event: WorkerStarted | WorkerStopped | LeaseEnded | ListenerDeaf | ChoreFailed) -> None:
+def _log_worker(event: WorkerStarted | WorkerStopped | LeaseEnded | ListenerDeaf | JobsPruned | ChoreFailed) -> None:
     match event:
         case WorkerStarted(worker_id, queues, concurrency):
             logger.info("worker %s takes jobs of %s, %d at once", worker_id, ", ".join(queues), concurrency)
@@ -85,6 +86,9 @@ def _log_worker(event: WorkerStarted | WorkerStopped | LeaseEnded | ListenerDeaf
             )
         case ListenerDeaf(poll_interval):
             logger.warning(DEAF, poll_interval)
+        case JobsPruned(completed, failed, cancelled):
+            text = "%d completed, %d failed and %d cancelled jobs were kept long enough and are deleted"
+            logger.info(text, completed, failed, cancelled)
         case ChoreFailed(chore, error, delay):
             logger.error("%s failed and will be tried again in %g s: %s", chore, delay, _brief(error))
 

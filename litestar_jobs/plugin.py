@@ -201,6 +201,7 @@ class JobsPlugin(InitPlugin, OperatedPlugin, ReceiveRoutePlugin):
             client=self._client,
             tracing=self._tracing,
             hooks=[log_events, *self.config.hooks],
+            keep=self.config.retention.limits,
         )
         try:
             await worker.start()

@@ -4,7 +4,7 @@ The files are written for the schema ``litestar_jobs``; another schema's name ta
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -16,6 +16,7 @@ import msgspec
 
 from litestar_jobs.database import Fetch, Record
 from litestar_jobs.errors import ConfigurationError
+from litestar_jobs.filter import JobFilter
 from litestar_jobs.outcome import Settlement
 from litestar_jobs.request import NewJob
 from litestar_jobs.row import JobFailure, JobRow, JobStatus
@@ -31,6 +32,7 @@ __all__ = (
     "Statements",
     "Store",
     "UnknownType",
+    "Walked",
 )
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
@@ -89,6 +91,14 @@ class Released(msgspec.Struct, frozen=True):
     job_type: str
     queue: str
     trace_id: str | None
+
+
+class Walked(msgspec.Struct, frozen=True):
+    """How many finished jobs were looked at, the last of them, and how many of them are deleted."""
+
+    seen: int
+    last: UUID | None
+    gone: int
 
 
 class QueueCount(msgspec.Struct, frozen=True):
@@ -267,8 +277,10 @@ class Store:
         rows = await self._fetch(self._sql["get"], job_id)
         return _job_row(rows[0]) if rows else None
 
-    async def find(self, status: str | None, queue: str | None, job_type: str | None, at_most: int) -> list[JobRow]:
-        return [_job_row(row) for row in await self._fetch(self._sql["find"], status, queue, job_type, at_most)]
+    async def find(self, which: JobFilter, at_most: int, before: UUID | None = None) -> list[JobRow]:
+        statuses = which.among(tuple(JobStatus), "found")
+        rows = await self._fetch(self._sql["find"], *which.arguments(statuses), before, at_most)
+        return [_job_row(row) for row in rows]
 
     async def failures(self, job_id: UUID) -> list[JobFailure]:
         return [_struct(JobFailure, row) for row in await self._fetch(self._sql["failures"], job_id)]
@@ -288,6 +300,32 @@ class Store:
     async def retry(self, job_id: UUID) -> str | None:
         rows = await self._fetch(self._sql["retry"], job_id, self._channel)
         return rows[0]["queue"] if rows else None
+
+    async def cancel_many(self, ids: Sequence[UUID]) -> dict[UUID, str | None]:
+        return {row["id"]: None for row in await self._fetch(self._sql["cancel_many"], ids)}
+
+    async def retry_many(self, ids: Sequence[UUID], statuses: Sequence[str]) -> dict[UUID, str | None]:
+        rows = await self._fetch(self._sql["retry_many"], ids, statuses, self._channel)
+        return {row["id"]: row["queue"] for row in rows}
+
+    async def move_many(self, ids: Sequence[UUID], queue: str | None, priority: int | None) -> dict[UUID, str | None]:
+        rows = await self._fetch(self._sql["move_many"], ids, queue, priority, self._channel)
+        return {row["id"]: row["queue"] for row in rows}
+
+    async def delete_many(self, ids: Sequence[UUID], statuses: Sequence[str]) -> dict[UUID, str | None]:
+        return {row["id"]: None for row in await self._fetch(self._sql["delete_many"], ids, statuses)}
+
+    async def prune_completed(self, keep: float, after: UUID, at_most: int) -> Walked:
+        (row,) = await self._fetch(self._sql["prune_completed"], keep, after, at_most)
+        return _struct(Walked, row)
+
+    async def prune_ended(self, status: str, keep: float, since: datetime, at_most: int) -> tuple[int, datetime | None]:
+        (row,) = await self._fetch(self._sql["prune_ended"], status, keep, since, at_most)
+        return row["gone"], row["last"]
+
+    async def expired(self, keep: Mapping[str, float]) -> dict[str, int]:
+        rows = await self._fetch(self._sql["expired"], list(keep), list(keep.values()))
+        return {row["status"]: row["jobs"] for row in rows}
 
     async def strays(self) -> list[tuple[UUID, list[str]]]:
         return [(row["id"], row["places"]) for row in await self._fetch(self._sql["strays"])]

@@ -28,6 +28,7 @@ __all__ = (
     "Hook",
     "JobRescued",
     "JobUnknown",
+    "JobsPruned",
     "LeaseEnded",
     "ListenerDeaf",
     "NoTracing",
@@ -182,6 +183,14 @@ class ListenerDeaf(msgspec.Struct, frozen=True):
     poll_interval: float
 
 
+class JobsPruned(msgspec.Struct, frozen=True):
+    """Jobs that had been kept long enough after they ended were deleted, so many of each status."""
+
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
 class ChoreFailed(msgspec.Struct, frozen=True):
     """A loop of the worker failed and will try again in ``delay`` seconds. Of a failure that goes on it is told twice a
     minute."""
@@ -207,6 +216,7 @@ Event: TypeAlias = (
     | SlotEnqueued
     | SlotsSkipped
     | ListenerDeaf
+    | JobsPruned
     | ChoreFailed
 )
 Hook: TypeAlias = Callable[[Event], None]

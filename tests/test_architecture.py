@@ -16,15 +16,16 @@ import litestar_jobs
 ROOT = Path(litestar_jobs.__file__).parent
 
 LAYERS = {
-    "words": "errors durations retry signals outcome request row context trace telemetry",
+    "words": "errors durations retry signals outcome request row filter context trace telemetry",
     "define": "payload signature times schedule define",
     "database": "database store agenda migrate",
-    "enqueue": "gather bulk alchemy transaction enqueue",
+    "enqueue": "gather bulk alchemy transaction operate enqueue",
     "around a job": "logs inject config",
-    "worker": """worker worker.chore worker.claim worker.attempt worker.execute worker.slots worker.finish worker.fire worker.heartbeat
-        worker.listen worker.ways worker.run""",
+    "worker": """worker worker.chore worker.claim worker.attempt worker.execute worker.slots worker.finish worker.fire
+        worker.heartbeat worker.listen worker.prune worker.ways worker.run""",
     "rim": "hooks otel middleware embedded source alembic model testing",
-    "command line": """cli.connect cli.printing cli.listing cli.story cli.moves cli.schedules cli.tables cli.worker cli""",
+    "command line": """cli.connect cli.printing cli.filters cli.listing cli.story cli.bulk cli.moves cli.prune cli.schedules
+        cli.tables cli.worker cli""",
     "plugin": "plugin",
     "public": "__init__",
 }

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from litestar.cli.main import litestar_group
 
 from cli_app import create_app
-from litestar_jobs import JobsPlugin, WorkerConfig
+from litestar_jobs import JobFilter, JobsPlugin, WorkerConfig
 from litestar_jobs.store import Store
 from litestar_jobs.testing import until
 
@@ -138,7 +138,7 @@ async def test_a_schedule_may_be_paused_before_any_worker_has_started_with_it(
 async def test_run_enqueues_the_job_beside_its_slots_paused_or_not(schedules: Schedules, store: Store) -> None:
     assert (await schedules("pause", "new_year")).exit_code == 0
     ran = json.loads((await schedules("run", "new_year", "--json")).stdout)["schedules"]
-    (row,) = await store.find(None, None, None, 10)
+    (row,) = await store.find(JobFilter.everything(), 10)
     assert ran == [{"name": "new_year", "done": True, "job": str(row.id), "reason": None}]
     assert (row.job_type, row.payload, row.status, row.queue) == ("new_year", "everybody", "pending", "held")
     assert row.created_at - row.run_at < timedelta(seconds=1)

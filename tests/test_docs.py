@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,18 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from litestar_jobs import Fixed, JobsClient, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, define, errors
+from litestar_jobs import (
+    Fixed,
+    JobFilter,
+    JobsClient,
+    JobsConfig,
+    JobsPlugin,
+    JobStatus,
+    Retention,
+    WorkerConfig,
+    define,
+    errors,
+)
 from litestar_jobs.define import JobOptions
 from litestar_jobs.store import Store
 from litestar_jobs.testing import drained, ended, running, until
@@ -218,24 +230,39 @@ async def test_the_queries_for_monitoring_run(connection: "asyncpg.Connection[as
     await connection.execute((EXAMPLES / "monitoring.sql").read_text())
 
 
-async def test_the_retention_statement_deletes_old_finished_jobs_whole_and_nothing_else(
-    example: Callable[[str], ModuleType], store: Store, connection: "asyncpg.Connection[asyncpg.Record]"
+async def test_the_retention_example_keeps_as_it_says(
+    example: Callable[[str], ModuleType], connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    shop = example("hooks")
-    shop.fail.max_retries = 0
+    shop = example("retention")
     client = client_of(shop)
     async with running(shop.app):
-        old, recent = [await client.enqueue(shop.fail()) for _ in range(2)]
+        old, recent = [await client.enqueue(shop.greet("ada")) for _ in range(2)]
         await drained(client)
-        await client.enqueue(shop.fail(delay=3600))
+    old_id = UUID(bytes=(int.from_bytes(old.bytes[:6]) - 7 * 3_600_000).to_bytes(6) + old.bytes[6:])
+    await connection.execute("UPDATE litestar_jobs.job SET id = $2 WHERE id = $1", old, old_id)
     await connection.execute(
-        "UPDATE litestar_jobs.finished SET finished_at = now() - interval '31 days' WHERE id = $1", old
+        "UPDATE litestar_jobs.finished SET id = $2, finished_at = now() - interval '7 hours' WHERE id = $1", old, old_id
     )
-    await connection.execute((EXAMPLES / "retention.sql").read_text())
-    left = await connection.fetch("SELECT id, status FROM litestar_jobs.jobs ORDER BY status")
-    assert [(row["status"], row["id"] == recent) for row in left] == [("failed", True), ("pending", False)]
-    assert [row["id"] for row in await connection.fetch("SELECT id FROM litestar_jobs.failure")] == [recent]
-    assert await store.strays() == []
+
+    async def pruned() -> bool:
+        return [row.id for row in await client.find(JobFilter.everything())] == [recent]
+
+    async with running(shop.app):
+        await until(pruned)
+
+
+async def test_the_operations_example_does_as_it_says(example: Callable[[str], ModuleType]) -> None:
+    shop = example("operations")
+    client = client_of(shop)
+    async with running(shop.app) as http:
+        for number in range(3):
+            await client.enqueue(shop.charge(number))
+        await drained(client)
+        assert (await http.post("/charges/retry")).json() == {"retried": 3}
+        await drained(client)
+        await client.enqueue(shop.charge(4, delay=3600))
+        tidied = (await http.post("/charges/tidy")).json()
+    assert tidied == {"cancelled": 0, "moved": 1, "reprioritised": 1, "deleted": 0}
 
 
 def rows_of(page: str, table: str) -> dict[str, str]:
@@ -250,17 +277,19 @@ def rows_of(page: str, table: str) -> dict[str, str]:
 
 
 def shown(default: object) -> str:
+    if isinstance(default, timedelta):
+        return f"timedelta(days={default.days})"
     if isinstance(default, float) and default.is_integer():
         return f"{default:g}"
     return f'"{default}"' if isinstance(default, str) else repr(default)
 
 
-@pytest.mark.parametrize("settings", [JobsConfig, WorkerConfig])
+@pytest.mark.parametrize("settings", [JobsConfig, WorkerConfig, Retention])
 def test_every_setting_and_its_default_is_in_the_configuration_page(settings: Any) -> None:
     told = rows_of("configuration.rst", settings.__name__)
     made = settings()
     assert told == {field.name: shown(getattr(made, field.name)) for field in dataclasses.fields(settings)} | (
-        {"worker": "WorkerConfig()"} if settings is JobsConfig else {}
+        {"worker": "WorkerConfig()", "retention": "Retention()"} if settings is JobsConfig else {}
     )
 
 

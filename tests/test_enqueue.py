@@ -12,7 +12,7 @@ from litestar import Litestar
 from litestar.testing import AsyncTestClient
 from msgspec import Struct
 
-from litestar_jobs import JobRequest, JobsClient, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, job
+from litestar_jobs import JobFilter, JobRequest, JobsClient, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, job
 from litestar_jobs.bulk import CHUNK, WORTH_COPY
 from litestar_jobs.database import Database
 from litestar_jobs.errors import (
@@ -158,7 +158,7 @@ async def test_many_enqueues_at_once_are_few_statements_and_each_caller_gets_its
     assert sum(batches) == 500
     assert len(batches) <= 3
     assert len(set(ids)) == 500
-    rows = {row.id: row.payload["value"] for row in await client.store.find(None, None, None, 1000)}
+    rows = {row.id: row.payload["value"] for row in await client.store.find(JobFilter.everything(), 1000)}
     assert [rows[job_id] for job_id in ids] == list(range(500))
 
 

@@ -23,6 +23,7 @@ from litestar_jobs import (
     Fixed,
     Job,
     JobContext,
+    JobFilter,
     JobRequest,
     JobRow,
     JobsConfig,
@@ -449,7 +450,7 @@ async def test_a_job_whose_task_was_cancelled_before_it_began_goes_back_uncounte
         await watched.plugin.client.enqueue_many([cancel_new_ones(priority=-1), note(1)])
         await drained(watched.plugin.client)
         await watched.still_works()
-        (row,) = await watched.plugin.client.store.find(None, None, "note", 10)
+        (row,) = await watched.plugin.client.store.find(JobFilter(job_type="note"), 10)
     assert (row.status, row.attempts) == (JobStatus.COMPLETED, 1)
 
 

@@ -13,7 +13,7 @@ import pytest
 from litestar import Litestar
 from uuid_utils.compat import uuid7
 
-from litestar_jobs import JobContext, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, job
+from litestar_jobs import JobContext, JobFilter, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, job
 from litestar_jobs.errors import PayloadRefused
 from litestar_jobs.testing import ended, running, until
 from litestar_jobs.trace import current_trace_id
@@ -84,7 +84,7 @@ async def test_a_hostile_payload_ends_as_failed_with_its_reason_and_its_neighbou
             assert (row.status, row.attempts) == (JobStatus.FAILED, 1)
             assert str(row.last_error).startswith("PayloadError: the stored payload of job")
             assert reason in str(row.last_error) or row.id == typed
-        assert len(await plugin.client.store.find(None, None, None, 10)) == 5, "they can be looked at"
+        assert len(await plugin.client.store.find(JobFilter.everything(), 10)) == 5, "they can be looked at"
 
 
 async def test_a_payload_as_large_as_may_be_enqueued_is_read_however_jsonb_writes_it(dsn: str) -> None:

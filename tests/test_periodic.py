@@ -22,7 +22,19 @@ import msgspec
 import pytest
 from litestar import Litestar
 
-from litestar_jobs import Cron, Every, Job, JobContext, Jobs, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, job
+from litestar_jobs import (
+    Cron,
+    Every,
+    Job,
+    JobContext,
+    JobFilter,
+    Jobs,
+    JobsConfig,
+    JobsPlugin,
+    JobStatus,
+    WorkerConfig,
+    job,
+)
 from litestar_jobs.agenda import FORGOTTEN, NOBODYS, REFRESH, Agenda, Planned
 from litestar_jobs.database import Database, Link
 from litestar_jobs.schedule import decide, new_job
@@ -509,7 +521,7 @@ async def test_a_missed_slot_is_made_up_for_when_a_worker_starts(dsn: str, conne
 
 
 async def _newest(plugin: JobsPlugin) -> Any:
-    return next(iter(await plugin.client.store.find("completed", None, None, 1)), None)
+    return next(iter(await plugin.client.store.find(JobFilter(status="completed"), 1)), None)
 
 
 # Real processes.

@@ -15,7 +15,7 @@ from litestar.di import NamedDependency, Provide
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from litestar_jobs import Jobs, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, job
+from litestar_jobs import JobFilter, Jobs, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, job
 from litestar_jobs.errors import ConfigurationError, DatabaseUnreachable, NotRunning, SchemaError
 from litestar_jobs.testing import ended, running, until
 
@@ -285,7 +285,7 @@ async def test_the_client_may_have_another_name(dsn: str) -> None:
         assert (await http.get("/search?jobs=mine")).text == "mine"
 
         async def both_done() -> bool:
-            return len(await plugin.client.store.find("completed", None, None, 10)) == 2
+            return len(await plugin.client.store.find(JobFilter(status="completed"), 10)) == 2
 
         await until(both_done)
 

@@ -21,7 +21,7 @@ from msgspec import Struct
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from litestar_jobs import Fixed, JobRequest, Jobs, JobsConfig, JobsPlugin, Never, WorkerConfig, job
+from litestar_jobs import Fixed, JobFilter, JobRequest, Jobs, JobsConfig, JobsPlugin, Never, WorkerConfig, job
 from litestar_jobs.database import Database
 from litestar_jobs.errors import ConfigurationError, DatabaseUnreachable, JobsError, StartupError
 from litestar_jobs.store import Statements
@@ -103,7 +103,7 @@ async def test_names_and_values_are_only_ever_that(name: str, dsn: str) -> None:
             ]
 
         await until(all_completed)
-        found = await client.store.find("failed", name, name, 10)
+        found = await client.store.find(JobFilter(status="failed", queue=name, job_type=name), 10)
         assert [row.id for row in found] == [failed]
         assert await client.retry(failed)
 
@@ -136,7 +136,7 @@ async def test_headers_of_a_request_become_a_trace_id_only_if_they_are_one(dsn: 
     async with running(Litestar([enqueue], plugins=[plugin], logging_config=None)) as http:
         answers = [await http.post("/work", headers=headers) for headers in sent]
         await drained(plugin.client)
-        rows = await plugin.client.store.find("completed", None, None, 100)
+        rows = await plugin.client.store.find(JobFilter(status="completed"), 100)
     assert {answer.status_code for answer in answers} == {201}
     ids = {answer.headers["x-trace-id"] for answer in answers}
     assert {row.trace_id for row in rows} == ids

@@ -20,6 +20,8 @@ import litestar_jobs
 from litestar_jobs import migrate
 from litestar_jobs.database import SETTINGS, Database, Link
 from litestar_jobs.errors import ConfigurationError
+from litestar_jobs.filter import JobFilter
+from litestar_jobs.row import JobStatus
 from litestar_jobs.store import Statements
 
 ROOT = Path(litestar_jobs.__file__).parent
@@ -116,6 +118,12 @@ HOT: dict[str, tuple[Any, ...]] = {
     ),
     "promote": (100, "channel"),
     "renew": (WORKER, 15.0),
+    "cancel_many": (SOME,),
+    "retry_many": (SOME, ["failed", "cancelled"], "channel"),
+    "move_many": (SOME, "b", 1, "channel"),
+    "delete_many": (SOME, ["completed", "failed", "cancelled"]),
+    "prune_completed": (86_400.0, UUID(int=0), 1_000),
+    "prune_ended": ("failed", 86_400.0, datetime(1, 1, 2, tzinfo=UTC), 1_000),
 }
 
 IN_A_USERS_TRANSACTION = {
@@ -226,6 +234,29 @@ async def test_what_runs_in_a_users_transaction_does_not_need_our_settings(conne
         for name, arguments in IN_A_USERS_TRANSACTION.items():
             whole = read_whole(await custom_plan(connection, name, arguments))
             assert (world, name, whole) == (world, name, set()) or world.startswith("empty")
+
+
+FILTERS: dict[str, tuple[JobFilter, set[str], set[str]]] = {
+    "failed": (JobFilter(status="failed"), {"finished_badly", "job_pkey"}, {"ready", "running"}),
+    "cancelled, with a text": (JobFilter(status="cancelled", error="x"), {"finished_badly", "failure_job"}, {"ready"}),
+    "ids": (JobFilter(ids=SOME), {"finished_pkey", "ready_pkey", "scheduled_pkey", "running_pkey"}, set()),
+    "pending in a queue": (JobFilter(status="pending", queue="a"), {"ready_order", "finished_badly"}, {"running"}),
+    "running": (JobFilter(status="running"), {"finished_badly"}, {"ready", "scheduled", "held"}),
+}
+"""What a filter must use, and what it must not touch. Of ``finished`` an empty part of an index is looked at."""
+SOME_FAILED = "UPDATE litestar_jobs.finished SET status = 'failed' WHERE id IN (SELECT id FROM crowd WHERE n < 500)"
+
+
+@pytest.mark.parametrize("which", FILTERS)
+async def test_a_filter_reads_only_the_tables_of_its_status_and_uses_the_indexes_there_are(
+    ours: Connection, connection: Connection, which: str
+) -> None:
+    asked, used, spared = FILTERS[which]
+    await connection.execute(f"{CROWD}; {SOME_FAILED}; ANALYZE")
+    plan = await custom_plan(ours, "matching", asked.arguments(asked.among(tuple(JobStatus), "found")))
+    assert used <= {node["Index Name"] for node in plan if "Index Name" in node}
+    assert not spared & {node["Relation Name"] for node in plan if "Relation Name" in node}
+    assert not {"finished", "finished_pkey", "finished_badly"} & read_whole(plan)
 
 
 async def test_a_claim_reads_ready_in_its_order(ours: Connection, connection: Connection) -> None:

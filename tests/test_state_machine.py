@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 from uuid_utils.compat import uuid7
 
 from litestar_jobs.database import Database, Link
+from litestar_jobs.filter import JobFilter
 from litestar_jobs.outcome import Failure, Settlement
 from litestar_jobs.request import JobRequest, NewJob
 from litestar_jobs.store import Claimed, Statements, Store
@@ -356,7 +357,7 @@ class Moves(RuleBasedStateMachine):
 
     @invariant()
     def every_job_is_where_the_model_says(self) -> None:
-        for row in self.run(self.store.find(None, None, None, 10_000)):
+        for row in self.run(self.store.find(JobFilter.everything(), 10_000)):
             expected = self.jobs[row.id]
             assert row.status == ("pending" if expected.state in PENDING else expected.state)
             assert row.attempts == expected.attempts

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from litestar import Litestar
 
-from litestar_jobs import JobRequest, JobsClient, JobsConfig, JobsPlugin
+from litestar_jobs import JobFilter, JobRequest, JobsClient, JobsConfig, JobsPlugin
 from litestar_jobs.errors import EnqueueError, PayloadRefused
 from litestar_jobs.store import Store
 from litestar_jobs.telemetry import NoTracing
@@ -63,7 +63,7 @@ async def test_in_a_storm_each_caller_gets_its_own_answer_and_what_was_accepted_
         assert (refused, len(cancelled)) == (CALLERS // 10, CALLERS // 10)
         assert len(accepted) == CALLERS * 8 // 10
         assert asyncio.all_tasks() == tasks
-    rows = await store.find(None, None, None, 10_000)
+    rows = await store.find(JobFilter.everything(), 10_000)
     written = {row.id: row.payload for row in rows}
     assert len(written) == len(rows)
     assert accepted.items() <= written.items()
@@ -96,7 +96,7 @@ async def test_a_storm_in_which_the_application_ends_or_its_connection_leaves_no
             async with asyncio.timeout(10):
                 await asyncio.wait(calls)
     answers = await asyncio.gather(*calls, return_exceptions=True)
-    written = {row.id for row in await store.find(None, None, None, 10_000)}
+    written = {row.id for row in await store.find(JobFilter.everything(), 10_000)}
     accepted = {answer for answer in answers if isinstance(answer, UUID)}
     uncertain = {answer.job_id for answer in answers if hasattr(answer, "job_id")}
     refused = [answer for answer in answers if isinstance(answer, EnqueueError)]

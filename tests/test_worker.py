@@ -19,6 +19,7 @@ from litestar_jobs import (
     Fixed,
     Job,
     JobContext,
+    JobFilter,
     JobRequest,
     JobRow,
     JobsClient,
@@ -640,5 +641,5 @@ async def test_no_shutdown_strands_a_job_between_claim_and_start(dsn: str, store
             await plugin.client.enqueue_many(note(number) for number in range(50 + turn))
     counts = {count.status for count in await store.count()}
     assert counts <= {"completed", "pending"}
-    rows = await store.find("pending", None, None, 10_000)
+    rows = await store.find(JobFilter(status="pending"), 10_000)
     assert all(row.attempts == 0 for row in rows)

@@ -7,8 +7,10 @@ went wrong is on stderr. With ``--json`` stdout is one JSON document, whose shap
 import click
 from litestar.cli._utils import LitestarGroup
 
+from litestar_jobs.cli.bulk import delete, move, reprioritise
 from litestar_jobs.cli.listing import list_jobs
 from litestar_jobs.cli.moves import cancel, retry
+from litestar_jobs.cli.prune import prune
 from litestar_jobs.cli.schedules import schedules
 from litestar_jobs.cli.story import show
 from litestar_jobs.cli.tables import check, downgrade, init, sql, upgrade
@@ -23,4 +25,6 @@ def jobs_group() -> None:
 
 
 for command in (init, upgrade, downgrade, check, sql, worker, list_jobs, show, retry, cancel, schedules):
+    jobs_group.add_command(command)
+for command in (delete, move, reprioritise, prune):
     jobs_group.add_command(command)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import click
 import msgspec
@@ -9,7 +10,9 @@ from litestar import Litestar
 from rich_click import RichCommand
 
 from litestar_jobs.cli.connect import OperatedPlugin, plugin_of, run, stored
+from litestar_jobs.cli.filters import filter_options, filter_or_none
 from litestar_jobs.cli.printing import age, count, moment, print_json, print_line, print_table
+from litestar_jobs.filter import JobFilter
 from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.store import LiveWorker, QueueCount, UnknownType
 
@@ -51,33 +54,23 @@ class Listing(msgspec.Struct, frozen=True):
 
 @click.command(name="list", cls=RichCommand)
 @click.option("--failed", is_flag=True, help="The failed jobs: the same as --status failed.")
-@click.option("--status", type=click.Choice([status.value for status in JobStatus]), help="Jobs of this status.")
-@click.option("--queue", metavar="NAME", help="Jobs of this queue.")
-@click.option("--type", "job_type", metavar="NAME", help="Jobs of this type.")
+@filter_options
 @click.option("--limit", type=click.IntRange(1, 10_000), help="At most so many jobs, the newest. [20]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: queues, unknown, workers; or jobs.")
-def list_jobs(  # noqa: PLR0913 - one parameter per option
-    app: Litestar,
-    *,
-    failed: bool,
-    status: str | None,
-    queue: str | None,
-    job_type: str | None,
-    limit: int | None,
-    as_json: bool,
-) -> None:
+def list_jobs(app: Litestar, *, failed: bool, limit: int | None, as_json: bool, **conditions: Any) -> None:
     """Count jobs by queue and status; with a filter, list them, newest first."""
     plugin = plugin_of(app)
     if failed:
-        if status not in {None, JobStatus.FAILED}:
-            raise click.UsageError(f"--failed and --status {status} exclude each other.")
-        status = JobStatus.FAILED
-    if not (status or queue or job_type or limit):
+        if conditions["status"] not in {None, JobStatus.FAILED}:
+            raise click.UsageError(f"--failed and --status {conditions['status']} exclude each other.")
+        conditions["status"] = JobStatus.FAILED
+    which = filter_or_none(conditions)
+    if which is None and limit is None:
         overview = run(_overview(plugin))
         print_json(overview) if as_json else _print_overview(overview)
         return
     limit = limit or 20
-    jobs = run(_find(plugin, status, queue, job_type, limit))
+    jobs = run(_find(plugin, which or JobFilter.everything(), limit))
     print_json(Listing(jobs)) if as_json else _print_jobs(jobs, limit)
 
 
@@ -91,11 +84,9 @@ async def _overview(plugin: OperatedPlugin) -> Overview:
     return Overview(queues, unknown, workers, idle)
 
 
-async def _find(
-    plugin: OperatedPlugin, status: str | None, queue: str | None, job_type: str | None, limit: int
-) -> list[JobRow]:
+async def _find(plugin: OperatedPlugin, which: JobFilter, limit: int) -> list[JobRow]:
     async with stored(plugin) as store:
-        return await store.find(status, queue, job_type, limit)
+        return await store.find(which, limit)
 
 
 def _summaries(counts: Iterable[QueueCount]) -> list[QueueSummary]:

@@ -1,7 +1,8 @@
-"""``retry`` and ``cancel``: jobs move because somebody says so. Each job moves or not on its own."""
+"""``retry`` and ``cancel``: jobs move because somebody says so. Of ids each moves or not on its own, and it is said why."""
 
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NoReturn
 from uuid import UUID
 
 import click
@@ -9,8 +10,10 @@ import msgspec
 from litestar import Litestar
 from rich_click import RichCommand
 
+from litestar_jobs.cli.bulk import bulk_options, operate
 from litestar_jobs.cli.connect import OperatedPlugin, plugin_of, run, stored
 from litestar_jobs.cli.printing import print_json, print_line
+from litestar_jobs.operate import Operator
 from litestar_jobs.row import JobStatus
 from litestar_jobs.store import Store
 
@@ -48,27 +51,31 @@ class Moves(msgspec.Struct, frozen=True):
 
 
 @click.command(name="retry", cls=RichCommand)
-@click.argument("job_ids", metavar="ID...", type=click.UUID, nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: jobs with id, moved, status, reason.")
-def retry(app: Litestar, job_ids: Sequence[UUID], *, as_json: bool) -> None:
+@bulk_options
+def retry(app: Litestar, job_ids: Sequence[UUID], *, as_json: bool, **options: Any) -> None:
     """Run failed or cancelled jobs again, with all their attempts anew.
 
-    Says of each job whether it moved. Exits with 1 if one did not.
+    With ids alone it says of each whether it moved, and exits with 1 if one did not. With a filter it counts and asks
+    first, and says how many moved.
     """
-    moves = run(_move(plugin_of(app), "retry", job_ids))
-    _report(moves, "runs again", as_json=as_json)
+    if job_ids and all(value is None or value is False for value in options.values()):
+        moves = run(_move(plugin_of(app), "retry", job_ids))
+        _report(moves, "runs again", as_json=as_json)
+    operate(app, job_ids, options, Operator.retry, ("Run again:", "run again"), as_json=as_json)
 
 
 @click.command(name="cancel", cls=RichCommand)
-@click.argument("job_ids", metavar="ID...", type=click.UUID, nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: jobs with id, moved, status, reason.")
-def cancel(app: Litestar, job_ids: Sequence[UUID], *, as_json: bool) -> None:
+@bulk_options
+def cancel(app: Litestar, job_ids: Sequence[UUID], *, as_json: bool, **options: Any) -> None:
     """Cancel jobs that do not run yet.
 
-    Says of each job whether it moved. Exits with 1 if one did not.
+    With ids alone it says of each whether it moved, and exits with 1 if one did not. With a filter it counts and asks
+    first, and says how many moved.
     """
-    moves = run(_move(plugin_of(app), "cancel", job_ids))
-    _report(moves, "is cancelled", as_json=as_json)
+    if job_ids and all(value is None or value is False for value in options.values()):
+        moves = run(_move(plugin_of(app), "cancel", job_ids))
+        _report(moves, "is cancelled", as_json=as_json)
+    operate(app, job_ids, options, Operator.cancel, ("Cancel", "cancelled"), as_json=as_json)
 
 
 async def _move(plugin: OperatedPlugin, verb: str, job_ids: Sequence[UUID]) -> list[Move]:
@@ -91,7 +98,7 @@ async def _unmoved(store: Store, verb: str, job_id: UUID) -> Move:
     return Move(job_id, moved=False, status=job.status, reason=reason)
 
 
-def _report(moves: list[Move], done: str, *, as_json: bool) -> None:
+def _report(moves: list[Move], done: str, *, as_json: bool) -> NoReturn:
     if as_json:
         print_json(Moves(moves))
     for move in [] if as_json else moves:

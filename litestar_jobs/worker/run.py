@@ -42,6 +42,7 @@ from litestar_jobs.worker.finish import Finisher
 from litestar_jobs.worker.fire import Firing
 from litestar_jobs.worker.heartbeat import RENEWALS, Heartbeat
 from litestar_jobs.worker.listen import Ear
+from litestar_jobs.worker.prune import Pruner
 from litestar_jobs.worker.slots import TOO_LONG, Slots
 from litestar_jobs.worker.ways import OwnSessions, check_way
 
@@ -81,6 +82,7 @@ class Worker:
         client: JobsClient,
         tracing: Tracing,
         hooks: Sequence[Hook],
+        keep: Mapping[str, float],
     ) -> None:
         self.queues = list(config.queues or dict.fromkeys(job.queue for job in jobs.values()) or ["default"])
         self._config = config
@@ -92,6 +94,7 @@ class Worker:
         self._sessions = {name: sessions[name] for plan in plans.values() for name in plan.sessions}
         self._client = client
         self._hooks = hooks
+        self._keep = keep
         self._lease = seconds(config.lease, "lease")
         self._poll = seconds(config.poll_interval, "poll_interval")
         self._executor = Executor(
@@ -116,7 +119,8 @@ class Worker:
             # The connection that listens is used by the chores too, so it cannot die without being noticed.
             listens_at = self._listens_at or self._database
             chores = self._chores = Link(listens_at, timeout=timeout, on_open=ear.on_open)
-            for link in (chores, finishes, claims):
+            prunes = Link(self._database, timeout=timeout)
+            for link in (prunes, chores, finishes, claims):
                 undo.push_async_callback(link.close)
             undo.callback(self._executor.close)
             self._store = Store(chores.fetch, self._sql)
@@ -134,6 +138,7 @@ class Worker:
             self._checks = Chore("listen", lambda: ear.check(writes.echo), self._emit)
             self._leases = Chore("lease", self._renew_identity, self._emit)
             self._watches = Chore("watch", self._watch, self._emit)
+            self._prunes = Chore("prune", Pruner(prunes, self._sql, self._keep, self._emit).step, self._emit)
             self._heartbeat: Heartbeat | None = None
             self._promotes_at = 0.0
             self._hands_back_at = NEVER
@@ -148,16 +153,8 @@ class Worker:
                 await check_way(self._chores.fetch, self._sql, self._known_as, self._listens_at)
             await self._promote()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear))
-            for chore in (
-                self._finisher,
-                self._leases,
-                self._rescues,
-                self._promotes,
-                self._fires,
-                self._watches,
-                self._claims,
-                self._checks,
-            ):
+            self._beside = (self._prunes, self._fires, self._promotes, self._rescues, self._checks, self._leases)
+            for chore in (self._finisher, *self._beside, self._watches, self._claims):
                 chore.start()
             self._undo = undo.pop_all()
         self._emit(WorkerStarted(self._known_as, self.queues, self._config.concurrency))
@@ -180,7 +177,7 @@ class Worker:
         if not ended:
             interrupted += await self._interrupt()
         await self._watch()
-        for chore in (self._fires, self._promotes, self._rescues, self._checks, self._leases):
+        for chore in self._beside:
             await chore.stop()
         await self._finisher.stop()
         await self._undo.aclose()

@@ -2,6 +2,7 @@
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
+from datetime import timedelta
 from typing import assert_type
 from uuid import UUID
 
@@ -10,7 +11,18 @@ from litestar.di import NamedDependency
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from litestar_jobs import JobRequest, JobRow, Jobs, JobsConfig, JobsPlugin, WorkerConfig, job
+from litestar_jobs import (
+    JobFilter,
+    JobRequest,
+    JobRow,
+    Jobs,
+    JobsConfig,
+    JobsPlugin,
+    JobStatus,
+    Retention,
+    WorkerConfig,
+    job,
+)
 
 
 class Mail(Struct):
@@ -35,6 +47,15 @@ async def handler(data: Mail, jobs: Jobs, db_session: NamedDependency[AsyncSessi
     assert_type(await jobs.enqueue_many(send(Mail(to)) for to in ("you", "me")), list[UUID])
     assert_type(await jobs.get(UUID(int=1)), JobRow | None)
 
+    assert_type(await jobs.find(JobFilter(status="failed"), limit=5), list[JobRow])
+    assert_type(await jobs.retry_all(JobFilter(status=JobStatus.FAILED, older_than=timedelta(days=1))), int)
+    assert_type(await jobs.cancel_all(JobFilter(queue="mails"), dry_run=True), int)
+    assert_type(await jobs.delete_all(JobFilter.everything()), int)
+    assert_type(await jobs.move_all(JobFilter(ids=[UUID(int=1)]), queue="others"), int)
+    assert_type(await jobs.reprioritise_all(JobFilter(error="no route"), priority=5), int)
+
+    await jobs.retry_all(status="failed")  # type: ignore[call-arg]
+    await jobs.move_all(JobFilter(queue="mails"))  # type: ignore[call-arg]
     await jobs.enqueue(send)  # type: ignore[arg-type]
     await jobs.enqueue(report)  # type: ignore[arg-type]
     await jobs.enqueue(send.fn)  # type: ignore[arg-type]
@@ -51,6 +72,9 @@ async def handler(data: Mail, jobs: Jobs, db_session: NamedDependency[AsyncSessi
 JobsPlugin(JobsConfig(jobs=[send, report], worker=WorkerConfig(queues=["mails"], concurrency=5)))
 JobsConfig(worker=None, migrate="check")
 
+JobsConfig(retention=Retention(completed=timedelta(hours=1), failed=3600, cancelled=None))
+
+JobsConfig(retention=None)  # type: ignore[arg-type]
 JobsConfig(jobs=[Mail])  # type: ignore[list-item]
 JobsConfig(migrate="sometimes")  # type: ignore[arg-type]
 JobsConfig(worker=5)  # type: ignore[arg-type]

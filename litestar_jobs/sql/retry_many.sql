@@ -1,0 +1,14 @@
+-- Run those of these jobs again that ended with one of these statuses, with all their attempts anew.
+-- $1 ids · $2 statuses, of failed and cancelled · $3 channel to notify. Answers those that moved, with their queues.
+-- Rows that somebody moves at this moment are skipped: two of these never wait for each other.
+WITH gone AS (
+    DELETE FROM litestar_jobs.finished
+     WHERE id = ANY (ARRAY(SELECT id FROM litestar_jobs.finished
+                            WHERE id = ANY ($1::uuid[]) AND status = ANY ($2::text[]) FOR UPDATE SKIP LOCKED))
+    RETURNING id
+), again AS (
+    INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
+    SELECT id, queue, priority, statement_timestamp(), 0 FROM litestar_jobs.job WHERE id = ANY (ARRAY(SELECT id FROM gone))
+    RETURNING id, queue
+)
+SELECT id, queue, pg_notify($3::text, 'ready:' || queue)::text AS told FROM again
