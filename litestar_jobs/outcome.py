@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from litestar_jobs.durations import LONGEST
-from litestar_jobs.errors import PayloadError
+from litestar_jobs.errors import PayloadError, ResultError
 from litestar_jobs.retry import RetryPolicy
 
 __all__ = (
@@ -25,6 +25,7 @@ __all__ = (
     "Unanswered",
     "after_failure",
     "settlement",
+    "storable",
 )
 
 MAX_MESSAGE = 2_000
@@ -42,15 +43,18 @@ class Failure(msgspec.Struct, frozen=True):
     def of(cls, error: BaseException) -> "Failure":
         lines = "".join(traceback.format_exception(error))
         return cls(
-            _storable(type(error).__qualname__, MAX_MESSAGE),
-            _storable(_text(error), MAX_MESSAGE),
+            storable(type(error).__qualname__, MAX_MESSAGE),
+            storable(_text(error), MAX_MESSAGE),
             # The end of a traceback says most.
-            _storable(lines[-MAX_TRACEBACK:], MAX_TRACEBACK),
+            storable(lines[-MAX_TRACEBACK:], MAX_TRACEBACK),
         )
 
 
 class Completed(msgspec.Struct, frozen=True):
     """The handler returned; the job is still to be finished."""
+
+    result: str | None = None
+    """What it returned, as JSON; None for a job without results."""
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -112,7 +116,7 @@ def after_failure(error: BaseException, attempt: int, max_retries: int, policy: 
     A policy that raises, or answers something that is no delay, ends the job: its error says so.
     """
     failure = Failure.of(error)
-    if attempt > max_retries or isinstance(error, PayloadError):
+    if attempt > max_retries or isinstance(error, PayloadError | ResultError):
         return Failed(failure)
     try:
         delay = policy(attempt, error)
@@ -155,6 +159,6 @@ def _text(error: BaseException) -> str:
         return f"<unprintable {type(error).__qualname__}: {type(broken).__qualname__}>"
 
 
-def _storable(text: str, most: int) -> str:
+def storable(text: str, most: int) -> str:
     """Text that PostgreSQL can store: without NUL characters and lone surrogates."""
     return text[:most].replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()

@@ -19,10 +19,10 @@ LAYERS = {
     "words": "errors durations retry outcome request row context trace telemetry",
     "define": "payload signature define",
     "database": "database store migrate",
-    "enqueue": "gather bulk alchemy transaction enqueue",
+    "enqueue": "gather bulk alchemy transaction watch enqueue",
     "around a job": "logs inject config",
     "worker": """worker worker.chore worker.claim worker.execute worker.slots worker.finish worker.heartbeat
-        worker.listen worker.run""",
+        worker.listen worker.report worker.run""",
     "rim": "hooks otel middleware embedded source alembic model testing",
     "command line": """cli.connect cli.printing cli.listing cli.story cli.moves cli.tables cli.worker cli""",
     "plugin": "plugin",

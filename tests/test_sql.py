@@ -28,8 +28,9 @@ SQL = Statements("litestar_jobs")
 SEVERAL_CALLERS = {
     "enqueue": 2,  # a batch of single ones, and many at once
     "enqueue_one": 3,  # alone, and in the caller's transaction on asyncpg and on psycopg
-    "notify": 2,  # after a COPY, and after somebody else's commit
+    "notify": 2,  # after a COPY, and alone
     "complete": 2,  # a batch of the finisher's, and in the job's own transaction
+    "complete_with_results": 2,
 }
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -113,6 +114,10 @@ HOT: dict[str, tuple[Any, ...]] = {
         [0.0] * COUNT,
         "channel",
     ),
+    "complete_with_results": (SOME, list(range(COUNT)), ["1"] * COUNT),
+    "progress": (SOME, list(range(COUNT)), [0.5] * COUNT, [None] * COUNT),
+    "marks": (SOME,),
+    "get": (SOME,),
     "promote": (100, "channel"),
     "renew": (WORKER, 15.0),
 }
@@ -121,6 +126,7 @@ IN_A_USERS_TRANSACTION = {
     "enqueue_one": (*(column[0] for column in HOT["enqueue"][:-1]), "channel"),
     "enqueue_in_session": tuple(column[0] for column in HOT["enqueue"][:-1]),
     "complete": ([SOME[0]], [1]),
+    "complete_with_results": ([SOME[0]], [1], ["1"]),
 }
 
 CROWD = """

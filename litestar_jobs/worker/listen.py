@@ -2,14 +2,18 @@
 
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 from litestar_jobs.enqueue import Listener
 
 __all__ = ("listening",)
 
 
-def listening(channel: str, listener: Listener, opened: Callable[[], None]) -> Callable[[Any], Awaitable[None]]:
-    """What to do with a connection that has just been opened, so that ``listener`` hears of jobs.
+def listening(
+    channel: str, listener: Listener, watched: Callable[[list[UUID]], None], opened: Callable[[], None]
+) -> Callable[[Any], Awaitable[None]]:
+    """What to do with a connection that has just been opened, so that ``listener`` hears of jobs, and ``watched`` of
+    those that somebody watches.
 
     ``opened`` is called once it does: of what came before, nothing is known.
     """
@@ -20,6 +24,8 @@ def listening(channel: str, listener: Listener, opened: Callable[[], None]) -> C
             listener({detail}, None)
         elif kind == "due":
             listener(set(), float(detail))
+        elif kind == "watch":
+            watched([UUID(job_id) for job_id in detail.split(",")])
 
     async def on_open(connection: Any) -> None:
         await connection.add_listener(channel, hear)

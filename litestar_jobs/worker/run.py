@@ -40,6 +40,7 @@ from litestar_jobs.worker.execute import Executor
 from litestar_jobs.worker.finish import Finisher
 from litestar_jobs.worker.heartbeat import RENEWALS, Heartbeat
 from litestar_jobs.worker.listen import listening
+from litestar_jobs.worker.report import Reporter
 from litestar_jobs.worker.slots import TOO_LONG, Slots
 
 __all__ = ("Worker",)
@@ -86,9 +87,7 @@ class Worker:
         self._hooks = hooks
         self._lease = seconds(config.lease, "lease")
         self._poll = seconds(config.poll_interval, "poll_interval")
-        self._executor = Executor(
-            jobs, plans, constants, tracing=tracing, emit=self._emit, complete_sql=statements["complete"]
-        )
+        self._executor = Executor(jobs, plans, constants, tracing=tracing, emit=self._emit, statements=statements)
         self._timeouts = msgspec.json.encode(
             {name: job.timeout for name, job in jobs.items() if job.timeout is not None}
         ).decode()
@@ -97,7 +96,8 @@ class Worker:
         """Begin to work. If something fails, all that was begun is undone."""
         async with AsyncExitStack() as undo:
             # The connection that listens is used by the chores too, so it cannot die without being noticed.
-            on_open = listening(self._sql.channel, self._hear, self._hear_nothing)
+            watched = lambda ids: self._reporter.watched(ids)  # noqa: E731, PLW0108 - it is made after its connection
+            on_open = listening(self._sql.channel, self._hear, watched, self._hear_nothing)
             timeout = min(self._lease, COMMAND_TIMEOUT)
             claims, finishes = Link(self._database, timeout=timeout), Link(self._database, timeout=timeout)
             chores = Link(self._database, timeout=timeout, on_open=on_open)
@@ -107,8 +107,11 @@ class Worker:
             self._store = Store(chores.fetch, self._sql)
             self._claims_store = Store(claims.fetch, self._sql)
             self._claimer = Claimer(self._claims_store, self.queues, self._timeouts)
-            self._finisher = Finisher(Store(finishes.fetch, self._sql), self._hear, self._emit)
-            self._slots = Slots(self._config.concurrency, self._executor.run, self._ended)
+            self._reporter = Reporter(self._store, self._emit)
+            self._finisher = Finisher(Store(finishes.fetch, self._sql), self._hear, self._emit, self._reporter.changed)
+            self._slots = Slots(
+                self._config.concurrency, self._executor.run, self._ended, report=self._reporter.progress
+            )
             self._claims = Chore("claim", self._claim, self._emit)
             self._promotes = Chore("promote", self._promote, self._emit)
             self._rescues = Chore("rescue", self._rescue, self._emit)
@@ -126,8 +129,9 @@ class Worker:
             await self._find_own_sessions()
             await self._promote()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear))
-            for chore in (self._finisher, self._leases, self._rescues, self._promotes, self._watches, self._claims):
+            for chore in (self._finisher, self._reporter, self._leases, self._rescues, self._promotes, self._watches):
                 chore.start()
+            self._claims.start()
             self._undo = undo.pop_all()
         self._emit(WorkerStarted(self._known_as, self.queues, self._config.concurrency))
 
@@ -152,6 +156,7 @@ class Worker:
         for chore in (self._promotes, self._rescues, self._leases):
             await chore.stop()
         await self._finisher.stop()
+        await self._reporter.stop()
         await self._undo.aclose()
         self._emit(WorkerStopped(self._known_as, interrupted))
 
@@ -184,6 +189,7 @@ class Worker:
                 self._give_back(claimed)
                 return 0.0
             self._slots.add(claimed)
+            self._reporter.changed(job.id for job in claimed)
         pause = self._claimer.pause()
         next_claim = self._poll if pause is None else min(self._poll, pause) or TOO_LONG
         return min(next_claim, max(0.001, self._hands_back_at - time.monotonic()))
