@@ -210,8 +210,8 @@ async def test_a_thousand_who_wait_share_one_connection_and_leave_nothing_behind
         ids = await plugin.client.enqueue_many(add([n]) for n in range(1000))
         before = await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
         waiting = [asyncio.create_task(plugin.client.result(job_id, of=add, timeout=60)) for job_id in ids]
-        watcher = plugin.client._watcher  # pyright: ignore[reportPrivateUsage]
-        watched = watcher._watched  # pyright: ignore[reportPrivateUsage]
+        watcher = plugin.client._watcher
+        watched = watcher._watched
         await until(lambda: true(len(watched) == 1000 and all(one.mark for one in watched.values())))
         after = await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
         assert after - before == 1
@@ -255,8 +255,8 @@ async def test_waiting_survives_that_its_connection_is_ended(
     async with elsewhere(dsn) as plugin:
         job_id = await plugin.client.enqueue(add([1, 2]))
         waiting = asyncio.create_task(plugin.client.result(job_id, of=add, timeout=30))
-        link = watcher_of(plugin)._link  # pyright: ignore[reportPrivateUsage]
-        await until(lambda: true(link._connection is not None))  # pyright: ignore
+        link = watcher_of(plugin)._link
+        await until(lambda: true(link._connection is not None))
         await connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"

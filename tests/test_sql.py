@@ -117,7 +117,6 @@ HOT: dict[str, tuple[Any, ...]] = {
     "complete_with_results": (SOME, list(range(COUNT)), ["1"] * COUNT),
     "progress": (SOME, list(range(COUNT)), [0.5] * COUNT, [None] * COUNT),
     "marks": (SOME,),
-    "get": (SOME,),
     "promote": (100, "channel"),
     "renew": (WORKER, 15.0),
 }

@@ -107,7 +107,7 @@ class Worker:
             self._store = Store(chores.fetch, self._sql)
             self._claims_store = Store(claims.fetch, self._sql)
             self._claimer = Claimer(self._claims_store, self.queues, self._timeouts)
-            self._reporter = Reporter(self._store, self._emit)
+            self._reporter: Reporter = Reporter(self._store, self._emit)
             self._finisher = Finisher(Store(finishes.fetch, self._sql), self._hear, self._emit, self._reporter.changed)
             self._slots = Slots(
                 self._config.concurrency, self._executor.run, self._ended, report=self._reporter.progress
