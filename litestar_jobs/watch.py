@@ -10,7 +10,7 @@ from contextvars import Context
 from typing import Any
 from uuid import UUID
 
-from litestar_jobs.database import UNAVAILABLE, Database, Link
+from litestar_jobs.database import UNAVAILABLE, Database, Link, may_have_been_written
 from litestar_jobs.errors import NotRunning
 from litestar_jobs.row import JobRow
 from litestar_jobs.store import WATCHED_FOR, Mark, Statements, Store, mark_of
@@ -72,7 +72,9 @@ class Watcher:
                 self._wake.clear()
                 try:
                     await self._look_at([job_id for job_id, watched in self._watched.items() if watched.is_due()])
-                except UNAVAILABLE as error:
+                except Exception as error:
+                    if not (isinstance(error, UNAVAILABLE) or may_have_been_written(error)):
+                        raise
                     logger.warning("jobs that are watched cannot be looked at: %s", str(error) or type(error).__name__)
                 await self._sleep()
         except BaseException as error:

@@ -48,6 +48,11 @@ async def fail(payload: str) -> None:
     raise ConnectionError(payload)
 
 
+@job(queue="failing")
+async def add(payload: list[int]) -> int:
+    return sum(payload)
+
+
 class OwnPlugin(JobsPlugin):
     """Somebody's subclass."""
 
@@ -55,7 +60,7 @@ class OwnPlugin(JobsPlugin):
 def create_app() -> Litestar:
     patience = os.environ.get(PATIENCE)
     worker = None if patience is None else WorkerConfig(shutdown_timeout=float(patience), queues=["other"])
-    config = JobsConfig(jobs=[hold, hold_thread, quick, mark_and_hold, fail], worker=worker)
+    config = JobsConfig(jobs=[hold, hold_thread, quick, mark_and_hold, fail, add], worker=worker)
     return Litestar([], on_startup=[_start], plugins=[OwnPlugin(config)])
 
 
