@@ -45,8 +45,8 @@ class Sum(Struct):
 
 
 @asynccontextmanager
-async def worker(dsn: str, jobs: Sequence[Job[Any, Any]], *plugins: Any, **settings: Any) -> AsyncIterator[JobsPlugin]:
-    plugin = JobsPlugin(JobsConfig(dsn=dsn, jobs=jobs, worker=WorkerConfig(**{"poll_interval": NO_POLLING} | settings)))
+async def worker(dsn: str, jobs: Sequence[Job[Any, Any]], *plugins: Any) -> AsyncIterator[JobsPlugin]:
+    plugin = JobsPlugin(JobsConfig(dsn=dsn, jobs=jobs, worker=WorkerConfig(poll_interval=NO_POLLING)))
     async with running(Litestar(plugins=[plugin, *plugins], logging_config=None)):
         yield plugin
 
@@ -148,7 +148,8 @@ def test_a_type_that_cannot_be_stored_is_refused_at_the_definition_with_the_reme
     async def two() -> "NotThere":  # type: ignore[name-defined]  # noqa: F821
         return 1
 
-    for fn in (one, two):
+    functions: list[Any] = [one, two]
+    for fn in functions:
         with pytest.raises(DefinitionError, match=r"@job\(result=False\)"):
             job(fn)
         job(result=False)(fn)
@@ -210,8 +211,7 @@ async def test_a_thousand_who_wait_share_one_connection_and_leave_nothing_behind
         ids = await plugin.client.enqueue_many(add([n]) for n in range(1000))
         before = await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
         waiting = [asyncio.create_task(plugin.client.result(job_id, of=add, timeout=60)) for job_id in ids]
-        watcher = plugin.client._watcher
-        watched = watcher._watched
+        watched = watcher_of(plugin)._watched
         await until(lambda: true(len(watched) == 1000 and all(one.mark for one in watched.values())))
         after = await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
         assert after - before == 1

@@ -96,8 +96,7 @@ class Worker:
         """Begin to work. If something fails, all that was begun is undone."""
         async with AsyncExitStack() as undo:
             # The connection that listens is used by the chores too, so it cannot die without being noticed.
-            watched = lambda ids: self._reporter.watched(ids)  # noqa: E731, PLW0108 - it is made after its connection
-            on_open = listening(self._sql.channel, self._hear, watched, self._hear_nothing)
+            on_open = listening(self._sql.channel, self._hear, self._hear_watched, self._hear_nothing)
             timeout = min(self._lease, COMMAND_TIMEOUT)
             claims, finishes = Link(self._database, timeout=timeout), Link(self._database, timeout=timeout)
             chores = Link(self._database, timeout=timeout, on_open=on_open)
@@ -107,7 +106,7 @@ class Worker:
             self._store = Store(chores.fetch, self._sql)
             self._claims_store = Store(claims.fetch, self._sql)
             self._claimer = Claimer(self._claims_store, self.queues, self._timeouts)
-            self._reporter: Reporter = Reporter(self._store, self._emit)
+            self._reporter = Reporter(self._store, self._emit)
             self._finisher = Finisher(Store(finishes.fetch, self._sql), self._hear, self._emit, self._reporter.changed)
             self._slots = Slots(
                 self._config.concurrency, self._executor.run, self._ended, report=self._reporter.progress
@@ -249,6 +248,9 @@ class Worker:
             self._claims.wake()
         if due_in is not None and time.monotonic() + due_in < self._promotes_at:
             self._promotes.wake()
+
+    def _hear_watched(self, ids: list[UUID]) -> None:
+        self._reporter.watched(ids)
 
     def _hear_nothing(self) -> None:
         """Notifications may have been missed."""
