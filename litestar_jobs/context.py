@@ -1,12 +1,28 @@
-"""What a running job may know about itself."""
+"""What a running job may know about itself, and tell of itself."""
 
+from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
 from datetime import datetime
+from typing import TypeAlias
 from uuid import UUID
 
 import msgspec
 
-__all__ = ("JobContext", "current_job")
+from litestar_jobs.outcome import storable
+
+__all__ = ("JobContext", "Report", "current_job", "current_report")
+
+MOST_SAID = 500
+
+
+class _OneTurn:
+    """Awaiting it lets the event loop turn once; so may be left out."""
+
+    def __await__(self) -> Generator[None]:
+        yield
+
+
+ONE_TURN = _OneTurn()
 
 
 class JobContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,12 +40,33 @@ class JobContext(msgspec.Struct, frozen=True, kw_only=True):
     """Of a periodic job, the schedule that enqueued it."""
     scheduled_for: datetime | None = None
     """The slot for which it did, in UTC. None for a job that somebody ran by hand."""
+    token: int = 0
+    """Of this attempt: no two attempts of any jobs have the same."""
 
     @property
     def is_last_attempt(self) -> bool:
         """Whether a failure of this attempt is final."""
         return self.attempt > self.max_retries
 
+    def progress(self, part: float, message: str | None = None) -> Awaitable[None]:
+        """Tell how far this attempt has come, from 0 to 1, for ``JobRow.progress`` and ``jobs.watch(id)``.
+
+        Cheap to call often: the worker writes the latest values of all its jobs together, a few times a second. In
+        an async handler await it, so that the event loop may go on; in a synchronous one just call it. Outside of a
+        worker, in a unit test, it does nothing.
+        """
+        if not 0 <= part <= 1:
+            raise ValueError(f"progress goes from 0 to 1, not {part!r}")
+        if (report := current_report.get()) is not None:
+            report(self, float(part), None if message is None else storable(message, MOST_SAID))
+        return ONE_TURN
+
+
+Report: TypeAlias = Callable[[JobContext, float, str | None], None]
+
 
 current_job: ContextVar[JobContext | None] = ContextVar("litestar_jobs_current_job", default=None)
 """The job that runs in this context, its tasks and its threads."""
+
+current_report: ContextVar[Report | None] = ContextVar("litestar_jobs_current_report", default=None)
+"""Where jobs of this context's worker tell their progress."""

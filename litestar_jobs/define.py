@@ -12,7 +12,7 @@ import msgspec
 
 from litestar_jobs.durations import Duration, seconds
 from litestar_jobs.errors import ConfigurationError, DefinitionError
-from litestar_jobs.payload import NO_PAYLOAD, PayloadCodec
+from litestar_jobs.payload import NO_PAYLOAD, PayloadCodec, ResultCodec
 from litestar_jobs.request import (
     MAX_JOB_TYPE,
     MAX_PRIORITY,
@@ -24,7 +24,7 @@ from litestar_jobs.request import (
 )
 from litestar_jobs.retry import Exponential, RetryPolicy, check_policy
 from litestar_jobs.schedule import Cron, Every, Schedule, bound, by_name, given
-from litestar_jobs.signature import payload_type, split, where
+from litestar_jobs.signature import payload_type, result_type, split, where
 
 __all__ = ("Job", "JobDecorator", "job", "registered_jobs", "select_jobs")
 
@@ -50,6 +50,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     timezone: str | None = None
     every: Duration | None = None
     schedules: Sequence[Cron | Every] | None = None
+    result: bool = True
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -62,6 +63,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
             seconds(self.timeout, "timeout", least=0.001)
         _check_yes_or_no(self.sync_to_thread)
         given(self.cron, self.timezone, self.every, self.schedules)
+        if not isinstance(self.result, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - of those who do not check
+            raise DefinitionError(f"result must be True or False, not {self.result!r}")
 
     def but(self, options: dict[str, Any]) -> "JobOptions":
         """These options with others in their places."""
@@ -103,6 +106,10 @@ class Job(Generic[PayloadT, ResultT]):
         payload, self.dependencies = split(fn)
         self.codec: PayloadCodec[PayloadT] | None = (
             None if payload is None else PayloadCodec(self.where, self.name, payload_type(fn, payload, namespace))
+        )
+        returned = result_type(fn, namespace) if options.result else None
+        self.result_codec: ResultCodec[ResultT] | None = (
+            None if returned is None else ResultCodec(self.where, self.name, returned)
         )
         self.schedules: Sequence[Schedule] = bound(
             given(options.cron, options.timezone, options.every, options.schedules), self.name, self.where, self
@@ -198,7 +205,8 @@ class JobDecorator:
 
     Options: ``name`` (the function's), ``queue``, ``max_retries`` (after the first attempt), ``retry`` (the policy),
     ``timeout`` of an attempt in seconds (none), ``priority`` (lower runs first), and for synchronous functions
-    ``sync_to_thread`` (yes: with False they run in the event loop and must not block).
+    ``sync_to_thread`` (yes: with False they run in the event loop and must not block). What a function returns is kept
+    if its annotation says that it returns something, unless ``result`` is False.
 
     A periodic job has ``cron`` with a ``timezone`` (UTC), or ``every`` so many seconds, or several ``schedules``, each a
     :class:`Cron` or :class:`Every`.
@@ -234,6 +242,7 @@ class JobDecorator:
         timezone: str | None = ...,
         every: Duration | None = ...,
         schedules: Sequence[Cron | Every] | None = ...,
+        result: bool = ...,
     ) -> "JobDecorator": ...
 
     def __call__(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:

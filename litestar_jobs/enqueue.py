@@ -5,10 +5,10 @@ The client writes and asks; it runs nothing. What callers enqueue together is wr
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Callable, Iterable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from contextlib import AsyncExitStack, aclosing
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, overload
 from uuid import UUID
 
 import msgspec
@@ -16,7 +16,17 @@ from uuid_utils.compat import uuid7
 
 from litestar_jobs.bulk import CHUNK, BulkWriter, in_chunks
 from litestar_jobs.database import UNAVAILABLE, Database, Link
-from litestar_jobs.errors import EnqueueError, NotRunning, PayloadRefused, WrongEventLoop
+from litestar_jobs.define import Job
+from litestar_jobs.durations import Duration, seconds
+from litestar_jobs.errors import (
+    EnqueueError,
+    JobCancelled,
+    JobFailed,
+    NotRunning,
+    PayloadRefused,
+    ResultError,
+    WrongEventLoop,
+)
 from litestar_jobs.filter import JobFilter
 from litestar_jobs.gather import Gatherer, translated
 from litestar_jobs.operate import Operator
@@ -26,10 +36,13 @@ from litestar_jobs.store import Statements, Store
 from litestar_jobs.telemetry import Tracing
 from litestar_jobs.trace import current_trace_id
 from litestar_jobs.transaction import enqueue_in_transaction
+from litestar_jobs.watch import Watcher
 
 __all__ = ("JobsClient", "Listener")
 
 logger = logging.getLogger("litestar_jobs")
+
+ResultT = TypeVar("ResultT")
 
 Listener: TypeAlias = Callable[[set[str], float | None], None]
 """Hears which queues have jobs that may run, and in how many seconds the next scheduled one is due."""
@@ -58,6 +71,7 @@ class JobsClient:
         self._control = Link(database)
         self._store = Store(self._control.fetch, self._sql)
         self._gatherer = Gatherer(Store(self._writes.fetch, self._sql).enqueue)
+        self._watcher = Watcher(database, self._sql)
         self._unsent: set[str] = set()
         self._sending: asyncio.Task[None] | None = None
 
@@ -70,6 +84,7 @@ class JobsClient:
         await self._gatherer.join()
         if self._sending is not None:
             await asyncio.wait([self._sending])
+        await self._watcher.stop()
         await self._writes.close()
         await self._control.close()
 
@@ -148,6 +163,46 @@ class JobsClient:
         """The job as it is now; None if there is none of this id."""
         self._in_loop()
         return await self._store.get(job_id)
+
+    @overload
+    async def result(self, job_id: UUID, *, of: Job[Any, ResultT], timeout: Duration | None = ...) -> ResultT: ...
+
+    @overload
+    async def result(self, job_id: UUID, *, of: None = ..., timeout: Duration | None = ...) -> Any: ...
+
+    async def result(self, job_id: UUID, *, of: Any = None, timeout: Duration | None = None) -> Any:
+        """Wait until the job has ended, wherever it runs, and give what its handler returned: with ``of``, the job as it
+        is defined, in the type of its annotation, otherwise as JSON has it.
+
+        Raises :exc:`JobFailed`, :exc:`JobCancelled`, :exc:`TimeoutError` after ``timeout`` seconds, :exc:`LookupError`
+        if there is no such job (deleted ones included), and :exc:`ResultError` if the result does not fit.
+        """
+        try:
+            async with asyncio.timeout(None if timeout is None else seconds(timeout, "timeout")):
+                async with aclosing(self.watch(job_id)) as rows:
+                    (row,) = [row async for row in rows if row.has_ended]
+        except TimeoutError:
+            raise TimeoutError(f"job {job_id} has not ended within {timeout} s") from None
+        match row.status:
+            case JobStatus.COMPLETED:
+                return _typed_result(row, of)
+            case JobStatus.CANCELLED:
+                raise JobCancelled(row.id, row.job_type)
+            case _:
+                failures = await self._store.failures(job_id)
+                how = (failures[-1].error_type, failures[-1].message) if failures else ("JobFailed", "")
+                raise JobFailed(row.id, row.job_type, row.attempts, *how)
+
+    async def watch(self, job_id: UUID) -> AsyncGenerator[JobRow]:
+        """The job as it is now, and again after each change (status, attempt, progress), until it has ended. Changes that
+        come faster than they are taken are left out, but never the last one.
+
+        Raises :exc:`LookupError` if there is no such job, or no longer.
+        """
+        self._in_loop()
+        async with aclosing(self._watcher.watch(job_id)) as rows:
+            async for row in rows:
+                yield row
 
     async def cancel(self, job_id: UUID) -> bool:
         """End a pending job as cancelled. False, and nothing changed, if it is not pending."""
@@ -300,6 +355,14 @@ class _News:
                 continue
             due = datetime.now(UTC) + timedelta(seconds=delay)
             self.due = due if self.due is None else min(self.due, due)
+
+
+def _typed_result(row: JobRow, of: Job[Any, Any] | None) -> Any:
+    if of is None:
+        return row.result
+    if of.name != row.job_type:
+        raise ResultError(f"job {row.id} is a {row.job_type}, so it has no result of {of.name}")
+    return None if of.result_codec is None else of.result_codec.decode(msgspec.json.encode(row.result).decode())
 
 
 def _encoded(carrier: Any) -> bytes | None:

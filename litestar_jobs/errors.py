@@ -14,8 +14,11 @@
     │   ├── WrongEventLoop        the client belongs to another event loop
     │   └── NotRunning            outside the lifespan of the application
     ├── EnqueueUncertain      at the call: the connection broke before the database answered
+    ├── JobFailed             where a result is awaited: the job has failed for good
+    ├── JobCancelled          where a result is awaited: the job was cancelled
     └── on the job, kept in its failures
         ├── PayloadError          a stored payload no longer decodes
+        ├── ResultError           what a handler returned cannot be kept, or does not decode where it is awaited
         ├── JobTimeout            an attempt ran longer than its timeout
         ├── WorkerLost            the process that ran it is gone
         └── LeaseLost             this worker may no longer write for the job
@@ -32,12 +35,15 @@ __all__ = (
     "DefinitionError",
     "EnqueueError",
     "EnqueueUncertain",
+    "JobCancelled",
+    "JobFailed",
     "JobTimeout",
     "JobsError",
     "LeaseLost",
     "NotRunning",
     "PayloadError",
     "PayloadRefused",
+    "ResultError",
     "SchemaError",
     "StartupError",
     "WorkerLost",
@@ -119,6 +125,35 @@ class PayloadError(JobsError):
 
     The job ends as failed without further attempts, keeps its payload, and can be retried after a fix.
     """
+
+
+class ResultError(JobsError):
+    """What a handler returned is not what its annotation says, is too large or is no JSON; or a result that is awaited
+    does not decode as the type its job has now.
+
+    A job that cannot keep its result ends as failed without further attempts: its handler has done its work.
+    """
+
+
+class JobFailed(JobsError):
+    """A job whose result is awaited has failed for good, with its last attempt. The attributes say how."""
+
+    def __init__(self, job_id: UUID, job_type: str, attempts: int, error_type: str, message: str) -> None:
+        super().__init__(f"job {job_type} {job_id} failed in attempt {attempts}: {error_type}: {message}")
+        self.job_id = job_id
+        self.job_type = job_type
+        self.attempts = attempts
+        self.error_type = error_type
+        self.message = message
+
+
+class JobCancelled(JobsError):
+    """A job whose result is awaited was cancelled."""
+
+    def __init__(self, job_id: UUID, job_type: str) -> None:
+        super().__init__(f"job {job_type} {job_id} was cancelled, so there is no result")
+        self.job_id = job_id
+        self.job_type = job_type
 
 
 class JobTimeout(JobsError, TimeoutError):

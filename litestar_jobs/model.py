@@ -56,6 +56,9 @@ class JobModel(_JobsBase):
     last_error: Mapped[str | None]
     trace_id: Mapped[str | None]
     created_at: Mapped[datetime]
+    result: Mapped[Any | None] = mapped_column(JSONB)
+    progress: Mapped[float | None]
+    progress_message: Mapped[str | None]
 
 
 @event.listens_for(JobModel, "before_insert")

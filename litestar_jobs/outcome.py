@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from litestar_jobs.durations import LONGEST
-from litestar_jobs.errors import PayloadError
+from litestar_jobs.errors import PayloadError, ResultError
 from litestar_jobs.retry import RetryPolicy
 from litestar_jobs.signals import Cancel, Fail, RetryAfter
 
@@ -26,6 +26,7 @@ __all__ = (
     "Unanswered",
     "after_failure",
     "settlement",
+    "storable",
 )
 
 MAX_MESSAGE = 2_000
@@ -43,15 +44,18 @@ class Failure(msgspec.Struct, frozen=True):
     def of(cls, error: BaseException) -> "Failure":
         lines = "".join(traceback.format_exception(error))
         return cls(
-            _storable(type(error).__qualname__, MAX_MESSAGE),
-            _storable(_text(error), MAX_MESSAGE),
+            storable(type(error).__qualname__, MAX_MESSAGE),
+            storable(_text(error), MAX_MESSAGE),
             # The end of a traceback says most.
-            _storable(lines[-MAX_TRACEBACK:], MAX_TRACEBACK),
+            storable(lines[-MAX_TRACEBACK:], MAX_TRACEBACK),
         )
 
 
 class Completed(msgspec.Struct, frozen=True):
     """The handler returned; the job is still to be finished."""
+
+    result: str | None = None
+    """What it returned, as JSON; None for a job without results."""
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -120,7 +124,7 @@ def after_failure(
     failure = Failure.of(error)
     if isinstance(error, Cancel):
         return Cancelled(failure)
-    if attempt > max_retries or isinstance(error, PayloadError | Fail):
+    if attempt > max_retries or isinstance(error, PayloadError | ResultError | Fail):
         return Failed(failure)
     if isinstance(error, RetryAfter):
         return Retry(failure, error.delay)
@@ -165,6 +169,6 @@ def _text(error: BaseException) -> str:
         return f"<unprintable {type(error).__qualname__}: {type(broken).__qualname__}>"
 
 
-def _storable(text: str, most: int) -> str:
+def storable(text: str, most: int) -> str:
     """Text that PostgreSQL can store: without NUL characters and lone surrogates."""
     return text[:most].replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()

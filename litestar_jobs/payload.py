@@ -1,4 +1,4 @@
-"""Payloads: JSON that comes back as it went in, or an error at the call.
+"""Payloads and results: JSON that comes back as it went in, or an error at the call.
 
 msgspec does not check a Struct when it is built and writes NaN as null, and PostgreSQL's jsonb knows no NUL character.
 So a payload is encoded and decoded again where it is given (about a microsecond), and refused if it would not return.
@@ -14,15 +14,17 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
-from litestar_jobs.errors import DefinitionError, PayloadError, PayloadRefused
+from litestar_jobs.errors import DefinitionError, JobsError, PayloadError, PayloadRefused, ResultError
 
-__all__ = ("NO_PAYLOAD", "READ_FACTOR", "PayloadCodec")
+__all__ = ("MAX_RESULT", "NO_PAYLOAD", "READ_FACTOR", "PayloadCodec", "ResultCodec")
 
 PayloadT = TypeVar("PayloadT")
 
 NO_PAYLOAD = b"null"
 READ_FACTOR = 4
 """A worker reads payloads so many times as large as may be enqueued: jsonb writes blanks, and numbers in full."""
+MAX_RESULT = 1_000_000
+"""Bytes of JSON."""
 NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 encode = msgspec.json.Encoder().encode
@@ -40,9 +42,9 @@ class PayloadCodec(Generic[PayloadT]):
             self._decode: Callable[[bytes | str], PayloadT] = msgspec.json.Decoder(type_).decode
             stranger = _stranger(type_)
         except (TypeError, NameError, ValueError) as error:
-            raise _not_a_payload(where, self.type_name, str(error)) from error
+            raise self._unfit(where, str(error)) from error
         if stranger is not None:
-            raise _not_a_payload(where, self.type_name, f"msgspec knows no {stranger.__qualname__}")
+            raise self._unfit(where, f"msgspec knows no {stranger.__qualname__}")
 
     @property
     def type_name(self) -> str:
@@ -80,22 +82,52 @@ class PayloadCodec(Generic[PayloadT]):
         try:
             return self._decode(stored)
         except Exception as error:  # a payload may check itself in any way
-            raise PayloadError(
-                f"the stored payload of job {self._job_type!r} does not decode as {self.type_name}: {error}"
-            ) from error
+            raise self._strange(str(error)) from error
 
-    def _refused(self, reason: str) -> PayloadRefused:
+    def _strange(self, reason: str) -> JobsError:
+        return PayloadError(
+            f"the stored payload of job {self._job_type!r} does not decode as {self.type_name}: {reason}"
+        )
+
+    def _unfit(self, where: str, reason: str) -> DefinitionError:
+        return DefinitionError(
+            f"job {where}: its first parameter is its payload, but {self.type_name} cannot be one: {reason}. "
+            "Use a msgspec.Struct, dataclass, TypedDict, attrs class or built-in type, defined in its module. "
+            "If the parameter is a dependency, let the job take keywords only: def job(*, dependency: ...)."
+        )
+
+    def _refused(self, reason: str) -> JobsError:
         return PayloadRefused(
             f"payload of job {self._job_type!r} refused, nothing was enqueued: {reason}", job_type=self._job_type
         )
 
 
-def _not_a_payload(where: str, type_name: str, reason: str) -> DefinitionError:
-    return DefinitionError(
-        f"job {where}: its first parameter is its payload, but {type_name} cannot be one: {reason}. "
-        "Use a msgspec.Struct, dataclass, TypedDict, attrs class or built-in type, defined in its module. "
-        "If the parameter is a dependency, let the job take keywords only: def job(*, dependency: ...)."
-    )
+class ResultCodec(PayloadCodec[PayloadT]):
+    """The same for what the handler of a job returns. Whatever is wrong is a :exc:`ResultError`."""
+
+    __slots__ = ()
+
+    def encode(self, payload: Any) -> bytes:
+        encoded = super().encode(payload)
+        if len(encoded) > MAX_RESULT:
+            raise self._refused(
+                f"it has {len(encoded)} bytes and at most {MAX_RESULT} are allowed; store it elsewhere and return where"
+            )
+        return encoded
+
+    def _strange(self, reason: str) -> JobsError:
+        return ResultError(f"the stored result of job {self._job_type!r} does not decode as {self.type_name}: {reason}")
+
+    def _unfit(self, where: str, reason: str) -> DefinitionError:
+        return DefinitionError(
+            f"job {where}: {self.type_name}, which it returns, cannot be stored as its result: {reason}. Return a "
+            "msgspec.Struct, dataclass, TypedDict, attrs class or built-in type, or keep no result: @job(result=False)."
+        )
+
+    def _refused(self, reason: str) -> JobsError:
+        return ResultError(
+            f"what job {self._job_type!r} returned cannot be stored as {self.type_name}, so it is not run again: {reason}"
+        )
 
 
 def _stranger(type_: Any) -> type | None:

@@ -44,6 +44,16 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     """Type and message of the last failed attempt; all of them are in the table ``failure``."""
     trace_id: str | None
     created_at: datetime
+    result: Any = None
+    """What the handler of a completed job returned, as JSON has it; ``jobs.result(id, of=...)`` gives it its type."""
+    progress: float | None = None
+    """How far the attempt that runs has come, from 0 to 1, if it says so."""
+    progress_message: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is completed, failed or cancelled."""
+        return self.status not in (JobStatus.PENDING, JobStatus.RUNNING)
 
 
 class JobFailure(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,12 +6,12 @@ Annotations of dependencies are not looked at: they are filled by name, and may 
 import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Never, NoReturn, get_args, get_origin, get_type_hints
 
 from litestar_jobs.context import JobContext
 from litestar_jobs.errors import DefinitionError
 
-__all__ = ("payload_type", "split", "where")
+__all__ = ("payload_type", "result_type", "split", "where")
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -51,21 +51,36 @@ def payload_type(fn: Callable[..., Any], parameter: inspect.Parameter, namespace
             f"job {where(fn)}: its first parameter {parameter.name!r} is the payload and needs a type annotation "
             "(methods cannot be jobs)"
         )
-    alone = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
-    try:
-        hints = get_type_hints(alone, inspect.unwrap(fn).__globals__, namespace, include_extras=True)
-    except (NameError, TypeError, SyntaxError, AttributeError) as error:
-        raise DefinitionError(
-            f"job {where(fn)}: the type of its payload cannot be resolved ({error}). "
-            "It is needed at run time: define it before the job, and import it outside TYPE_CHECKING."
-        ) from error
-    annotation = hints[parameter.name]
+    annotation = _resolved(fn, parameter.annotation, namespace, "the type of its payload", "")
     if annotation is JobContext or _is_dependency(annotation):
         raise DefinitionError(
             f"job {where(fn)}: its first parameter {parameter.name!r} would be the payload, but is a dependency. "
             f"A job without a payload takes keywords only: {_without_payload(fn, parameter)}."
         )
     return annotation
+
+
+def result_type(fn: Callable[..., Any], namespace: dict[str, Any]) -> Any:
+    """The type of what the function returns; None if its annotation does not say that it returns something."""
+    annotation = inspect.signature(fn).return_annotation
+    if annotation in (inspect.Signature.empty, None, "None"):
+        return None
+    resolved = _resolved(
+        fn, annotation, namespace, "the type of its result", " A job that keeps no result: @job(result=False)."
+    )
+    return None if resolved in (type(None), Never, NoReturn) else resolved
+
+
+def _resolved(fn: Callable[..., Any], annotation: Any, namespace: dict[str, Any], what: str, more: str) -> Any:
+    """The annotation, alone, if it is text."""
+    alone = SimpleNamespace(__annotations__={"it": annotation})
+    try:
+        return get_type_hints(alone, inspect.unwrap(fn).__globals__, namespace, include_extras=True)["it"]
+    except (NameError, TypeError, SyntaxError, AttributeError) as error:
+        raise DefinitionError(
+            f"job {where(fn)}: {what} cannot be resolved ({error}). "
+            f"It is needed at run time: define it before the job, and import it outside TYPE_CHECKING.{more}"
+        ) from error
 
 
 def _is_dependency(annotation: Any) -> bool:

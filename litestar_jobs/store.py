@@ -4,12 +4,12 @@ The files are written for the schema ``litestar_jobs``; another schema's name ta
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -23,9 +23,11 @@ from litestar_jobs.row import JobFailure, JobRow, JobStatus
 
 __all__ = (
     "LARGEST",
+    "WATCHED_FOR",
     "Claimed",
     "LiveWorker",
     "Lowest",
+    "Mark",
     "QueueCount",
     "Released",
     "Rescued",
@@ -33,9 +35,16 @@ __all__ = (
     "Store",
     "UnknownType",
     "Walked",
+    "mark_of",
 )
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
+
+Mark: TypeAlias = tuple[Any, ...]
+MARK = ("status", "attempts", "run_at", "started_at", "progress", "progress_message")
+IDS_IN_ONE = 200
+WATCHED_FOR = 30.0
+"""Seconds for which workers keep in mind that a job is watched."""
 
 SCHEMA_NAME = re.compile(r"(?!pg_|public\Z|information_schema\Z)[a-z_][a-z0-9_]{0,50}\Z")
 
@@ -135,7 +144,8 @@ def _source(name: str) -> str:
 
 
 class Statements:
-    """The statements for one schema. ``channel`` is where its workers listen."""
+    """The statements for one schema. ``channel`` is where its workers listen, ``changes`` where those do who
+    watch jobs."""
 
     def __init__(self, schema: str) -> None:
         if not SCHEMA_NAME.match(schema):
@@ -145,6 +155,7 @@ class Statements:
             )
         self.schema = schema
         self.channel = schema
+        self.changes = f"{schema}.changes"
 
     def __getitem__(self, name: str) -> str:
         return _rendered(name, self.schema)
@@ -169,6 +180,7 @@ class Store:
         self._fetch = fetch
         self._sql = statements
         self._channel = statements.channel
+        self._changes = statements.changes
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> None:
         if len(jobs) == 1:
@@ -213,6 +225,11 @@ class Store:
         rows = await self._fetch(self._sql["complete"], [job.id for job in jobs], [job.token for job in jobs])
         return {row["id"] for row in rows}
 
+    async def complete_with_results(self, jobs: Sequence[tuple[Claimed, str]]) -> set[UUID]:
+        ids, tokens = [job.id for job, _ in jobs], [job.token for job, _ in jobs]
+        rows = await self._fetch(self._sql["complete_with_results"], ids, tokens, [result for _, result in jobs])
+        return {row["id"] for row in rows}
+
     async def settle(self, jobs: Sequence[tuple[Claimed, Settlement]]) -> set[UUID]:
         failures = [settlement.failure for _, settlement in jobs]
         rows = await self._fetch(
@@ -231,6 +248,14 @@ class Store:
     async def taken_away(self, jobs: Sequence[Claimed]) -> set[UUID]:
         rows = await self._fetch(self._sql["taken_away"], [job.id for job in jobs], [job.attempt for job in jobs])
         return {row["id"] for row in rows}
+
+    async def progress(self, news: Mapping[int, tuple[UUID, float, str | None]]) -> set[UUID]:
+        """By token: the job, how far it is, and what it says."""
+        ids, parts, messages = zip(*news.values(), strict=True)
+        return {row["id"] for row in await self._fetch(self._sql["progress"], ids, list(news), parts, messages)}
+
+    async def forget_progress(self) -> None:
+        await self._fetch(self._sql["forget_progress"])
 
     async def promote(self, at_most: int) -> tuple[int, float | None]:
         (row,) = await self._fetch(self._sql["promote"], at_most, self._channel)
@@ -265,17 +290,31 @@ class Store:
         return [row["id"] for row in await self._fetch(self._sql["undouble"])]
 
     async def wake(self, queues: Sequence[str]) -> None:
-        await self._notify([f"ready:{queue}" for queue in queues])
+        await self._notify(self._channel, [f"ready:{queue}" for queue in queues])
 
     async def echo(self, word: str) -> None:
-        await self._notify([f"echo:{word}"])
+        await self._notify(self._channel, [f"echo:{word}"])
 
-    async def _notify(self, messages: Sequence[str]) -> None:
-        await self._fetch(self._sql["notify"], self._channel, messages)
+    async def ask_for_changes(self, ids: Sequence[UUID]) -> None:
+        """Somebody watches these jobs: workers are to tell of their changes, for ``WATCHED_FOR`` seconds."""
+        await self._notify(self._channel, [f"watch:{some}" for some in _listed(ids)])
+
+    async def tell_changes(self, ids: Sequence[UUID]) -> None:
+        await self._notify(self._changes, list(_listed(ids)))
+
+    async def _notify(self, channel: str, messages: Sequence[str]) -> None:
+        await self._fetch(self._sql["notify"], channel, messages)
 
     async def get(self, job_id: UUID) -> JobRow | None:
-        rows = await self._fetch(self._sql["get"], job_id)
-        return _job_row(rows[0]) if rows else None
+        return next(iter(await self.get_all([job_id])), None)
+
+    async def get_all(self, ids: Sequence[UUID]) -> list[JobRow]:
+        return [_job_row(row) for row in await self._fetch(self._sql["get"], ids)]
+
+    async def marks(self, ids: Sequence[UUID]) -> dict[UUID, Mark]:
+        """Of each job that there is, what differs after a change."""
+        rows = await self._fetch(self._sql["marks"], ids)
+        return {row["id"]: tuple(row[name] for name in MARK) for row in rows}
 
     async def find(self, which: JobFilter, at_most: int, before: UUID | None = None) -> list[JobRow]:
         statuses = which.among(tuple(JobStatus), "found")
@@ -334,6 +373,17 @@ class Store:
 NO_BOUND = Lowest()
 
 
+def mark_of(row: JobRow) -> Mark:
+    """What :meth:`Store.marks` says of such a job."""
+    return tuple(getattr(row, name) for name in MARK)
+
+
+def _listed(ids: Sequence[UUID]) -> Iterator[str]:
+    """The ids in as few texts as fit into notifications."""
+    for first in range(0, len(ids), IDS_IN_ONE):
+        yield ",".join(map(str, ids[first : first + IDS_IN_ONE]))
+
+
 def _struct(type_: type[StructT], row: Record) -> StructT:
     return type_(**{name: row[name] for name in type_.__struct_fields__})
 
@@ -343,4 +393,6 @@ def _job_row(row: Record) -> JobRow:
     with suppress(msgspec.DecodeError, RecursionError):  # any program can have written it: text can be looked at too
         values["payload"] = msgspec.json.decode(values["payload"])
     values["status"] = JobStatus(values["status"])
+    if values["result"] is not None:
+        values["result"] = msgspec.json.decode(values["result"])
     return JobRow(**values)

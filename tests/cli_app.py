@@ -53,6 +53,11 @@ async def new_year(payload: str) -> None:
     """Rarely."""
 
 
+@job(queue="failing")
+async def add(payload: list[int]) -> int:
+    return sum(payload)
+
+
 class OwnPlugin(JobsPlugin):
     """Somebody's subclass."""
 
@@ -60,7 +65,7 @@ class OwnPlugin(JobsPlugin):
 def create_app() -> Litestar:
     patience = os.environ.get(PATIENCE)
     worker = None if patience is None else WorkerConfig(shutdown_timeout=float(patience), queues=["other"])
-    config = JobsConfig(jobs=[hold, hold_thread, quick, mark_and_hold, fail, new_year], worker=worker)
+    config = JobsConfig(jobs=[hold, hold_thread, quick, mark_and_hold, fail, add, new_year], worker=worker)
     return Litestar([], on_startup=[_start], plugins=[OwnPlugin(config)])
 
 

@@ -14,7 +14,7 @@ from click import unstyle
 from click.testing import CliRunner, Result
 from litestar.cli.main import litestar_group
 
-from cli_app import create_app, fail, hold
+from cli_app import add, create_app, fail, hold
 from litestar_jobs import JobRequest, JobsPlugin, JobStatus, WorkerConfig
 from litestar_jobs.migrate import LATEST
 from litestar_jobs.outcome import Failure, Settlement
@@ -257,6 +257,28 @@ async def test_list_filters_by_status_queue_type_and_number(jobs: Litestar_) -> 
     assert "There are no such jobs." in (await jobs("list", "--failed")).output
     assert (await jobs("list", "--failed", "--status", "pending")).exit_code == 2
     assert (await jobs("list", "--status", "lost")).exit_code == 2
+
+
+async def test_show_and_list_tell_progress_and_show_tells_the_result(
+    jobs: Litestar_, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    (done,) = await enqueued(add([1, 2]), work=True)
+    (runs,) = await enqueued(hold("3"))
+    await connection.execute("DELETE FROM litestar_jobs.ready")
+    await connection.execute(
+        """INSERT INTO litestar_jobs.running (id, token, started_at, worker_id, attempt, queue)
+           VALUES ($1, 7, now(), $1, 1, 'held')""",
+        runs,
+    )
+    await connection.execute("INSERT INTO litestar_jobs.progress VALUES ($1, 7, now(), 0.4, 'nearly half')", runs)
+
+    shown = await jobs("show", done)
+    assert "  result\n    3\n" in shown.output
+    assert json.loads((await jobs("show", done, "--json")).stdout)["job"]["result"] == 3
+    assert "progress    40%: nearly half" in (await jobs("show", runs)).output
+    assert "40%: nearly half" in (await jobs("list", "--status", "running")).output
+    (row,) = json.loads((await jobs("list", "--status", "running", "--json")).stdout)["jobs"]
+    assert (row["progress"], row["progress_message"]) == (0.4, "nearly half")
 
 
 async def test_show_tells_the_whole_story_of_a_failed_job(jobs: Litestar_) -> None:

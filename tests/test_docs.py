@@ -1,6 +1,8 @@
 """What the documentation shows is run here, and what it says of names and defaults is compared with the code."""
 
+import asyncio
 import dataclasses
+import json
 import logging
 import os
 import re
@@ -15,7 +17,9 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import httpx
 import pytest
+import uvicorn
 
 from litestar_jobs import (
     Fixed,
@@ -209,6 +213,31 @@ async def test_the_page_of_failed_jobs_shows_a_failed_job(example: Callable[[str
         str(job_id),
         "ConnectionError: the printer is on fire",
     )
+
+
+async def test_the_progress_example_streams_changes_and_gives_the_result(example: Callable[[str], ModuleType]) -> None:
+    """Over a real socket, as the events come."""
+    shop = example("progress")
+    server = uvicorn.Server(uvicorn.Config(shop.app, port=0, log_config=None, lifespan="on"))
+    serving = asyncio.create_task(server.serve())
+    try:
+        await until(lambda: asyncio.sleep(0, server.started or serving.done()))
+        url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        async with httpx.AsyncClient(base_url=url, timeout=20) as http:
+            job_id = (await http.post("/reports")).json()["job"]
+            async with http.stream("GET", f"/reports/{job_id}/events") as stream:
+                assert stream.headers["content-type"].startswith("text/event-stream")
+                lines = [line async for line in stream.aiter_lines() if line]
+            seen = [(lines[n].split(": ")[1], json.loads(lines[n + 1][6:])) for n in range(0, len(lines), 2)]
+            assert seen[-1] == ("completed", {"progress": None, "message": None, "result": {"pages": 5}})
+            told = [news["progress"] for status, news in seen if status == "running" and news["progress"] is not None]
+            assert len(told) >= 2
+            assert told == sorted(told)
+            assert (await http.get(f"/reports/{job_id}")).json() == {"pages": 5}
+            assert (await http.get(f"/reports/{UUID(int=1)}")).status_code == 404
+    finally:
+        server.should_exit = True
+        await serving
 
 
 async def test_the_script_example_enqueues(example: Callable[[str], ModuleType], store: Store) -> None:

@@ -33,6 +33,7 @@ SEVERAL_CALLERS = {
     "notify": 2,  # after a COPY, and whenever the store tells
     "same_database": 2,  # where the worker listens, and the sessions of the application
     "complete": 2,  # a batch of the finisher's, and in the job's own transaction
+    "complete_with_results": 2,
 }
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -116,6 +117,9 @@ HOT: dict[str, tuple[Any, ...]] = {
         [0.0] * COUNT,
         "channel",
     ),
+    "complete_with_results": (SOME, list(range(COUNT)), ["1"] * COUNT),
+    "progress": (SOME, list(range(COUNT)), [0.5] * COUNT, [None] * COUNT),
+    "marks": (SOME,),
     "promote": (100, "channel"),
     "renew": (WORKER, 15.0),
     "cancel_many": (SOME,),
@@ -130,6 +134,7 @@ IN_A_USERS_TRANSACTION = {
     "enqueue_one": (*(column[0] for column in HOT["enqueue"][:-1]), "channel"),
     "enqueue_in_session": tuple(column[0] for column in HOT["enqueue"][:-1]),
     "complete": ([SOME[0]], [1]),
+    "complete_with_results": ([SOME[0]], [1], ["1"]),
 }
 
 CROWD = """

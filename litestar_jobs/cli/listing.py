@@ -11,7 +11,7 @@ from rich_click import RichCommand
 
 from litestar_jobs.cli.connect import OperatedPlugin, plugin_of, run, stored
 from litestar_jobs.cli.filters import filter_options, filter_or_none
-from litestar_jobs.cli.printing import age, count, moment, print_json, print_line, print_table
+from litestar_jobs.cli.printing import age, count, moment, print_json, print_line, print_table, said
 from litestar_jobs.filter import JobFilter
 from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.store import LiveWorker, QueueCount, UnknownType
@@ -163,7 +163,8 @@ def _state(job: JobRow) -> str:
         case JobStatus.PENDING:
             return f"pending, {count(job.attempts, 'attempt')} of {job.max_retries + 1} made, due {moment(job.run_at)}"
         case JobStatus.RUNNING:
-            return f"running, {attempts}, since {moment(job.started_at or job.created_at)}"
+            so_far = "" if (progress := said(job)) is None else f", {progress}"
+            return f"running, {attempts}, since {moment(job.started_at or job.created_at)}{so_far}"
         case status:
             return f"{status}, {attempts}, {moment(job.finished_at or job.created_at)}"
 

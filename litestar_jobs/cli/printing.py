@@ -14,7 +14,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ("age", "count", "moment", "print_json", "print_line", "print_table", "print_text")
+from litestar_jobs.row import JobRow
+
+__all__ = ("age", "count", "moment", "print_json", "print_line", "print_table", "print_text", "said")
 
 UNITS = ((86_400, 2, "days"), (3_600, 2, "h"), (60, 2, "min"), (1, 0, "s"))
 """Seconds, from how many of them on, and their name."""
@@ -72,6 +74,13 @@ def moment(when: datetime) -> str:
 def count(number: int, noun: str) -> str:
     """``1 job``, ``2 jobs``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def said(job: JobRow) -> str | None:
+    """What a running job says of its progress."""
+    if job.progress is None:
+        return None
+    return f"{job.progress:.0%}" if job.progress_message is None else f"{job.progress:.0%}: {job.progress_message}"
 
 
 def _console() -> Console:

@@ -10,7 +10,7 @@ from litestar import Litestar
 from rich_click import RichCommand
 
 from litestar_jobs.cli.connect import OperatedPlugin, plugin_of, run, stored
-from litestar_jobs.cli.printing import moment, print_json, print_line, print_text
+from litestar_jobs.cli.printing import moment, print_json, print_line, print_text, said
 from litestar_jobs.row import JobFailure, JobRow, JobStatus
 from litestar_jobs.signals import Cancel
 from litestar_jobs.store import LiveWorker
@@ -104,8 +104,10 @@ def _print_story(story: Story) -> None:
         _field("due", moment(job.run_at))
     for name, when in (("started", job.started_at), ("lease ends", job.locked_until), ("finished", job.finished_at)):
         _field(name, None if when is None else moment(when))
-    print_line("payload", indent=2)
-    print_text(msgspec.json.format(msgspec.json.encode(job.payload), indent=2).decode(), indent=4)
+    _field("progress", said(job))
+    _json("payload", job.payload)
+    if job.result is not None:
+        _json("result", job.result)
     for failure in story.failures:
         print_text("")
         asked = job.status is JobStatus.CANCELLED and failure.error_type == Cancel.__name__
@@ -116,6 +118,11 @@ def _print_story(story: Story) -> None:
             print_text(failure.traceback.rstrip("\n"), indent=4, style="dim")
     print_text("")
     print_text(f"Next  {story.next}")
+
+
+def _json(name: str, value: object) -> None:
+    print_line(name, indent=2)
+    print_text(msgspec.json.format(msgspec.json.encode(value), indent=2).decode(), indent=4)
 
 
 def _field(name: str, value: str | None, style: str = "") -> None:

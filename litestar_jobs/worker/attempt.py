@@ -118,6 +118,7 @@ def _context(claimed: Claimed, headers: Mapping[str, str]) -> JobContext:
         enqueued_at=claimed.created_at,
         schedule=headers.get(SCHEDULE),
         scheduled_for=_moment(headers.get(SLOT)),
+        token=claimed.token,
     )
 
 

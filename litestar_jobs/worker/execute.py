@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
@@ -27,7 +27,7 @@ from litestar_jobs.outcome import (
     after_failure,
 )
 from litestar_jobs.signals import Signal
-from litestar_jobs.store import Claimed
+from litestar_jobs.store import Claimed, Statements
 from litestar_jobs.telemetry import (
     AttemptEnded,
     AttemptStarted,
@@ -63,17 +63,17 @@ class Executor:
         *,
         tracing: Tracing,
         emit: Callable[[Event], None],
-        complete_sql: str,
+        statements: Statements,
     ) -> None:
         self._jobs = jobs
         self._plans = plans
         self._constants = constants
         self._tracing = tracing
         self._emit = emit
-        self._complete_sql = complete_sql
+        self._sql = statements
         self._unknown: dict[str, float] = {}
         self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix=THREADS)
-        self._stuck: set[asyncio.Future[None] | Future[None]] = set()
+        self._stuck: set[asyncio.Future[None] | Future[Any]] = set()
         self.own_sessions: set[str] = set()
         """Names of the sessions that lead to the jobs' database: a job can be finished in their transaction."""
 
@@ -145,19 +145,20 @@ class Executor:
         if not plan.steps:  # nothing to make, to clean up or to commit
             dependencies = plan.wanted.of({**self._constants, CONTEXT_KEY: context})
             if job.timeout is None:
-                await self._call(job, attempt, payload, dependencies)
+                returned = await self._call(job, attempt, payload, dependencies)
             else:
                 async with Limit(attempt, job.timeout):
-                    await self._call(job, attempt, payload, dependencies)
-            return Completed()
+                    returned = await self._call(job, attempt, payload, dependencies)
+            return Completed() if job.result_codec is None else Completed(_result(job, returned))
         scope = Scope(plan, self._constants, context)
         try:
             async with Limit(attempt, job.timeout):
-                await self._call(job, attempt, payload, await scope.fill())
+                returned = await self._call(job, attempt, payload, await scope.fill())
+            completed = Completed(_result(job, returned))
             attempt.ending = True
             await scope.clean_up(None)
             attempt.until = None  # the rest is the database's
-            return await self._commit(scope.sessions, attempt)
+            return await self._commit(scope.sessions, attempt, completed)
         except BaseException as error:
             await self._undo(scope, context, error)
             raise
@@ -166,7 +167,7 @@ class Executor:
 
     async def _call(
         self, job: Job[Any, Any], attempt: Attempt, payload: tuple[Any, ...], dependencies: dict[str, Any]
-    ) -> None:
+    ) -> Any:
         if job.is_async:
             result = await job.fn(*payload, **dependencies)
         elif job.in_thread:
@@ -182,6 +183,7 @@ class Executor:
             result = job.fn(*payload, **dependencies)
         if isinstance(result, Signal):
             raise result
+        return result
 
     def _tell_stuck(self, attempt: Attempt, handler: asyncio.Future[Any] | Future[Any]) -> None:
         self._stuck.add(handler)
@@ -189,8 +191,9 @@ class Executor:
         job = attempt.claimed
         self._emit(HandlerStuck(job.id, job.job_type, job.queue, job.trace_id, job.attempt, len(self._stuck)))
 
-    async def _commit(self, sessions: Mapping[str, JobSession], attempt: Attempt) -> Outcome:
-        """Commit what the handler wrote; the session of the jobs' database last, with the end of the job in it."""
+    async def _commit(self, sessions: Mapping[str, JobSession], attempt: Attempt, completed: Completed) -> Outcome:
+        """Commit what the handler wrote; the session of the jobs' database last, with the end of the job in it, and its
+        result."""
         claimed = attempt.claimed
         own: JobSession | None = None
         for name, session in sessions.items():
@@ -201,13 +204,19 @@ class Executor:
             else:
                 await session.commit()
         if own is None:
-            return Completed()
-        if attempt.given_up or not await own.execute(self._complete_sql, ([str(claimed.id)], [claimed.token])):
+            return completed
+        if attempt.given_up or not await self._complete(own, claimed, completed.result):
             attempt.stopped_with = attempt.stopped_with or Lost()
             raise LeaseLost(claimed.id)
         attempt.committing = True
         await own.commit()
         return Committed()
+
+    async def _complete(self, own: JobSession, claimed: Claimed, result: str | None) -> Sequence[Any]:
+        fence = ([str(claimed.id)], [claimed.token])
+        if result is None:
+            return await own.execute(self._sql["complete"], fence)
+        return await own.execute(self._sql["complete_with_results"], (*fence, [result]))
 
     async def _undo(self, scope: Scope, context: JobContext, error: BaseException) -> None:
         try:
@@ -251,6 +260,11 @@ def _is_closed(attempt: Attempt, raised: BaseException) -> bool:
         return asyncio.current_task() is not attempt.task
     except RuntimeError:  # no loop runs any more
         return True
+
+
+def _result(job: Job[Any, Any], returned: Any) -> str | None:
+    """What is stored of what the handler returned. Whatever is wrong with it ends the job: its work is done."""
+    return None if job.result_codec is None else job.result_codec.encode(returned).decode()
 
 
 def _in_thread(fn: Callable[..., Any], /, *payload: Any, **dependencies: Any) -> Any:

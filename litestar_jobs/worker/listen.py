@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 from litestar_jobs.database import UNAVAILABLE
 from litestar_jobs.enqueue import Listener
@@ -24,19 +25,21 @@ CHECK = 30.0
 class Ear:
     """Hears what comes on the channel, and finds out whether it hears at all."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - who hears of what
         self,
         channel: str,
         listener: Listener,
         *,
+        watched: Callable[[list[UUID]], None],
         opened: Callable[[], None],
         broken: Callable[[], None],
         deaf: Callable[[], None],
     ) -> None:
-        """``opened`` is called when a connection listens: of what came before, nothing is known. ``broken`` is called
+        """``watched`` hears of jobs that somebody watches. ``opened`` is called when a connection listens: of what came before, nothing is known. ``broken`` is called
         when one that heard does not any more, and has to be replaced; ``deaf``, once, when a new one does not hear."""
         self._channel = channel
         self._listener = listener
+        self._watched = watched
         self._opened = opened
         self._broken = broken
         self._deaf = deaf
@@ -81,3 +84,6 @@ class Ear:
                 self._listener(set(), float(detail))
         elif kind == "echo" and detail == self._word:
             self._answered = True
+        elif kind == "watch":
+            with suppress(ValueError):
+                self._watched([UUID(job_id) for job_id in detail.split(",")])

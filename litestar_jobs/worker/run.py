@@ -43,6 +43,7 @@ from litestar_jobs.worker.fire import Firing
 from litestar_jobs.worker.heartbeat import RENEWALS, Heartbeat
 from litestar_jobs.worker.listen import Ear
 from litestar_jobs.worker.prune import Pruner
+from litestar_jobs.worker.report import Reporter
 from litestar_jobs.worker.slots import TOO_LONG, Slots
 from litestar_jobs.worker.ways import OwnSessions, check_way
 
@@ -97,9 +98,7 @@ class Worker:
         self._keep = keep
         self._lease = seconds(config.lease, "lease")
         self._poll = seconds(config.poll_interval, "poll_interval")
-        self._executor = Executor(
-            jobs, plans, constants, tracing=tracing, emit=self._emit, complete_sql=statements["complete"]
-        )
+        self._executor = Executor(jobs, plans, constants, tracing=tracing, emit=self._emit, statements=statements)
         self._timeouts = msgspec.json.encode(
             {name: job.timeout for name, job in jobs.items() if job.timeout is not None}
         ).decode()
@@ -110,6 +109,7 @@ class Worker:
             ear = self._ear = Ear(
                 self._sql.channel,
                 self._hear,
+                watched=self._hear_watched,
                 opened=self._hear_nothing,
                 broken=self._hear_elsewhere,
                 deaf=lambda: self._emit(ListenerDeaf(self._poll)),
@@ -127,8 +127,11 @@ class Worker:
             self._claims_store = Store(claims.fetch, self._sql)
             self._claimer = Claimer(self._claims_store, self.queues, self._timeouts, largest=self._largest)
             writes = Store(finishes.fetch, self._sql)
-            self._finisher = Finisher(writes, self._hear, self._emit)
-            self._slots = Slots(self._config.concurrency, self._executor.run, self._ended)
+            self._reporter = Reporter(self._store, self._emit)
+            self._finisher = Finisher(writes, self._hear, self._emit, self._reporter.changed)
+            self._slots = Slots(
+                self._config.concurrency, self._executor.run, self._ended, report=self._reporter.progress
+            )
             self._claims = Chore("claim", self._claim, self._emit)
             self._promotes = Chore("promote", self._promote, self._emit)
             self._rescues = Chore("rescue", self._rescue, self._emit)
@@ -154,8 +157,9 @@ class Worker:
             await self._promote()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear))
             self._beside = (self._prunes, self._fires, self._promotes, self._rescues, self._checks, self._leases)
-            for chore in (self._finisher, *self._beside, self._watches, self._claims):
+            for chore in (self._finisher, self._reporter, *self._beside, self._watches):
                 chore.start()
+            self._claims.start()
             self._undo = undo.pop_all()
         self._emit(WorkerStarted(self._known_as, self.queues, self._config.concurrency))
 
@@ -180,6 +184,7 @@ class Worker:
         for chore in self._beside:
             await chore.stop()
         await self._finisher.stop()
+        await self._reporter.stop()
         await self._undo.aclose()
         self._emit(WorkerStopped(self._known_as, interrupted))
 
@@ -212,6 +217,7 @@ class Worker:
                 self._give_back(claimed)
                 return 0.0
             self._slots.add(claimed)
+            self._reporter.changed(job.id for job in claimed)
         pause = self._claimer.pause()
         next_claim = self._poll if pause is None else min(self._poll, pause) or TOO_LONG
         return min(next_claim, max(0.001, self._hands_back_at - time.monotonic()))
@@ -275,6 +281,9 @@ class Worker:
             self._claims.wake()
         if due_in is not None and time.monotonic() + due_in < self._promotes_at:
             self._promotes.wake()
+
+    def _hear_watched(self, ids: list[UUID]) -> None:
+        self._reporter.watched(ids)
 
     def _hear_nothing(self) -> None:
         """Notifications may have been missed."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextvars import copy_context
 from typing import Any
 
+from litestar_jobs.context import Report, current_report
 from litestar_jobs.outcome import Outcome
 from litestar_jobs.store import Claimed
 from litestar_jobs.worker.attempt import Attempt
@@ -63,8 +64,10 @@ class Slots:
         concurrency: int,
         execute: Callable[[Attempt], Coroutine[Any, Any, Outcome]],
         ended: Callable[[Claimed, Outcome], None],
+        *,
+        report: Report | None = None,
     ) -> None:
-        """``ended`` is told of each outcome, after its slot is free."""
+        """``ended`` is told of each outcome, after its slot is free, and ``report`` of progress."""
         self._concurrency = concurrency
         self._execute = execute
         self._ended = ended
@@ -75,6 +78,7 @@ class Slots:
         self._loop = asyncio.get_running_loop()
         # Jobs run in the context that the worker was started in, never in that of a request.
         self._context = copy_context()
+        self._context.run(current_report.set, report)
 
     @property
     def running(self) -> int:

@@ -3,7 +3,7 @@
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from datetime import timedelta
-from typing import assert_type
+from typing import Any, assert_type
 from uuid import UUID
 
 from litestar import post
@@ -12,6 +12,7 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from litestar_jobs import (
+    JobContext,
     JobFilter,
     JobRequest,
     JobRow,
@@ -38,6 +39,12 @@ async def send(payload: Mail, jobs: Jobs) -> None:
 async def report() -> None: ...
 
 
+@job(result=True)
+def add(payload: list[int], *, job: JobContext) -> int:
+    job.progress(0.5)
+    return sum(payload)
+
+
 @post("/")
 async def handler(data: Mail, jobs: Jobs, db_session: NamedDependency[AsyncSession]) -> str:
     assert_type(await jobs.enqueue(send(data)), UUID)
@@ -46,6 +53,11 @@ async def handler(data: Mail, jobs: Jobs, db_session: NamedDependency[AsyncSessi
     assert_type(await jobs.enqueue_with(db_session, send(data)), UUID)
     assert_type(await jobs.enqueue_many(send(Mail(to)) for to in ("you", "me")), list[UUID])
     assert_type(await jobs.get(UUID(int=1)), JobRow | None)
+    assert_type(await jobs.result(UUID(int=1), of=add, timeout=5), int)
+    assert_type(await jobs.result(UUID(int=1), of=report), None)
+    assert_type(await jobs.result(UUID(int=1)), Any)
+    async for row in jobs.watch(UUID(int=1)):
+        assert_type(row, JobRow)
 
     assert_type(await jobs.find(JobFilter(status="failed"), limit=5), list[JobRow])
     assert_type(await jobs.retry_all(JobFilter(status=JobStatus.FAILED, older_than=timedelta(days=1))), int)
@@ -56,6 +68,7 @@ async def handler(data: Mail, jobs: Jobs, db_session: NamedDependency[AsyncSessi
 
     await jobs.retry_all(status="failed")  # type: ignore[call-arg]
     await jobs.move_all(JobFilter(queue="mails"))  # type: ignore[call-arg]
+    await jobs.result(UUID(int=1), of=send.fn)  # type: ignore[call-overload]
     await jobs.enqueue(send)  # type: ignore[arg-type]
     await jobs.enqueue(report)  # type: ignore[arg-type]
     await jobs.enqueue(send.fn)  # type: ignore[arg-type]
