@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar, overload
 from uuid import UUID
 
@@ -24,11 +24,11 @@ from litestar_jobs.errors import (
     JobFailed,
     NotRunning,
     PayloadRefused,
-    ResultError,
     WrongEventLoop,
 )
 from litestar_jobs.filter import JobFilter
 from litestar_jobs.gather import Gatherer, translated
+from litestar_jobs.news import News, delay_of
 from litestar_jobs.operate import Operator
 from litestar_jobs.request import JobRequest, NewJob
 from litestar_jobs.row import JobRow, JobStatus
@@ -36,7 +36,7 @@ from litestar_jobs.store import Statements, Store
 from litestar_jobs.telemetry import Tracing
 from litestar_jobs.trace import current_trace_id
 from litestar_jobs.transaction import enqueue_in_transaction
-from litestar_jobs.watch import Watcher
+from litestar_jobs.watch import Watcher, result_of
 
 __all__ = ("JobsClient", "Listener")
 
@@ -130,7 +130,7 @@ class JobsClient:
         """
         self._in_loop()
         ids: list[UUID] = []
-        news = _News()
+        news = News()
         async with AsyncExitStack() as stack:
             writer: BulkWriter | None = None
             async for chunk in in_chunks(requests, CHUNK):
@@ -185,7 +185,7 @@ class JobsClient:
             raise TimeoutError(f"job {job_id} has not ended within {timeout} s") from None
         match row.status:
             case JobStatus.COMPLETED:
-                return _typed_result(row, of)
+                return result_of(row, of)
             case JobStatus.CANCELLED:
                 raise JobCancelled(row.id, row.job_type)
             case _:
@@ -298,11 +298,11 @@ class JobsClient:
 
     def _tell_of(self, request: JobRequest) -> None:
         if self._listeners:
-            news = _News()
+            news = News()
             news.add([request])
             self._tell(news)
 
-    def _tell(self, news: "_News") -> None:
+    def _tell(self, news: News) -> None:
         self._ring(news.ready, None if news.due is None else max(0.0, (news.due - datetime.now(UTC)).total_seconds()))
 
     def _ring(self, ready: set[str], soonest: float | None) -> None:
@@ -322,7 +322,7 @@ class JobsClient:
             self._loop.call_later(COMMIT_PAUSE, self._wake_later, request, is_over)
             return
         self._tell_of(request)
-        if _delay(request) > 0:
+        if delay_of(request) > 0:
             return
         self._unsent.add(request.queue)
         if self._sending is None:
@@ -339,38 +339,5 @@ class JobsClient:
             self._sending = None
 
 
-class _News:
-    """What to tell workers of: queues with jobs that may run, and when the next scheduled one is due, by this machine's
-    clock, which is good enough to set an alarm."""
-
-    def __init__(self) -> None:
-        self.ready: set[str] = set()
-        self.due: datetime | None = None
-
-    def add(self, requests: Iterable[JobRequest]) -> None:
-        for request in requests:
-            delay = _delay(request)
-            if delay <= 0:
-                self.ready.add(request.queue)
-                continue
-            due = datetime.now(UTC) + timedelta(seconds=delay)
-            self.due = due if self.due is None else min(self.due, due)
-
-
-def _typed_result(row: JobRow, of: Job[Any, Any] | None) -> Any:
-    if of is None:
-        return row.result
-    if of.name != row.job_type:
-        raise ResultError(f"job {row.id} is a {row.job_type}, so it has no result of {of.name}")
-    return None if of.result_codec is None else of.result_codec.decode(msgspec.json.encode(row.result).decode())
-
-
 def _encoded(carrier: Any) -> bytes | None:
     return msgspec.json.encode(carrier) if carrier else None
-
-
-def _delay(request: JobRequest) -> float:
-    """Seconds until the job is due, by this machine's clock: good enough to set an alarm."""
-    if request.run_at is not None:
-        return (request.run_at - datetime.now(UTC)).total_seconds()
-    return request.delay_seconds

@@ -6,7 +6,7 @@ The files are written for the schema ``litestar_jobs``; another schema's name ta
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any, TypeAlias, TypeVar
@@ -18,6 +18,7 @@ from litestar_jobs.database import Fetch, Record
 from litestar_jobs.errors import ConfigurationError
 from litestar_jobs.filter import JobFilter
 from litestar_jobs.outcome import Settlement
+from litestar_jobs.records import Claimed, LiveWorker, Lowest, QueueCount, Released, Rescued, UnknownType, Walked
 from litestar_jobs.request import NewJob
 from litestar_jobs.row import JobFailure, JobRow, JobStatus
 
@@ -51,91 +52,6 @@ SCHEMA_NAME = re.compile(r"(?!pg_|public\Z|information_schema\Z)[a-z_][a-z0-9_]{
 
 LARGEST = 4_000_000
 """Bytes of the largest payload that is claimed, unless the caller says otherwise."""
-
-
-class Claimed(msgspec.Struct, frozen=True):
-    """A live attempt: what the worker needs to run the job, and the token with which it may write."""
-
-    id: UUID
-    token: int
-    attempt: int
-    queue: str
-    priority: int
-    run_at: datetime
-    job_type: str
-    payload: str | None
-    """None: it is too large."""
-    max_retries: int
-    trace_id: str | None
-    headers: str | None
-    created_at: datetime
-
-
-class Lowest(msgspec.Struct, frozen=True):
-    """A lower bound in the order of claims: nothing before it is looked at."""
-
-    priority: int = -32768
-    run_at: datetime = datetime(1, 1, 2, tzinfo=UTC)
-    id: UUID = UUID(int=0)
-
-
-class Rescued(msgspec.Struct, frozen=True):
-    """A job that its worker left behind."""
-
-    id: UUID
-    job_type: str
-    queue: str
-    attempt: int
-    trace_id: str | None
-    worker_id: UUID
-    was_last: bool
-    overdue: bool
-    suspect: bool
-
-
-class Released(msgspec.Struct, frozen=True):
-    """A held job that may run now."""
-
-    id: UUID
-    job_type: str
-    queue: str
-    trace_id: str | None
-
-
-class Walked(msgspec.Struct, frozen=True):
-    """How many finished jobs were looked at, the last of them, and how many of them are deleted."""
-
-    seen: int
-    last: UUID | None
-    gone: int
-
-
-class QueueCount(msgspec.Struct, frozen=True):
-    """How many jobs of a queue are in a state; of pending ones ``due`` may run now, since ``oldest`` seconds."""
-
-    queue: str
-    status: str
-    jobs: int
-    due: int
-    oldest: float | None
-
-
-class UnknownType(msgspec.Struct, frozen=True):
-    """How many pending jobs there are of a type that an application does not know."""
-
-    job_type: str
-    jobs: int
-
-
-class LiveWorker(msgspec.Struct, frozen=True):
-    """A process whose lease has not ended."""
-
-    id: UUID
-    hostname: str
-    pid: int
-    queues: list[str]
-    started_at: datetime
-    expires_at: datetime
 
 
 @cache

@@ -10,12 +10,15 @@ from contextvars import Context
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from litestar_jobs.database import UNAVAILABLE, Database, Link, may_have_been_written
-from litestar_jobs.errors import NotRunning
+from litestar_jobs.define import Job
+from litestar_jobs.errors import NotRunning, ResultError
 from litestar_jobs.row import JobRow
 from litestar_jobs.store import WATCHED_FOR, Mark, Statements, Store, mark_of
 
-__all__ = ("Watcher",)
+__all__ = ("Watcher", "result_of")
 
 logger = logging.getLogger("litestar_jobs")
 
@@ -183,3 +186,12 @@ class _Waiter:
         if isinstance(news, BaseException):
             raise news
         return news
+
+
+def result_of(row: JobRow, of: Job[Any, Any] | None) -> Any:
+    """The result of a completed job, as the handler of ``of`` returned it; plain JSON without one."""
+    if of is None:
+        return row.result
+    if of.name != row.job_type:
+        raise ResultError(f"job {row.id} is a {row.job_type}, so it has no result of {of.name}")
+    return None if of.result_codec is None else of.result_codec.decode(msgspec.json.encode(row.result).decode())

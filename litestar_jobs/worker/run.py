@@ -115,11 +115,10 @@ class Worker:
                 deaf=lambda: self._emit(ListenerDeaf(self._poll)),
             )
             timeout = min(self._lease, COMMAND_TIMEOUT)
-            claims, finishes = Link(self._database, timeout=timeout), Link(self._database, timeout=timeout)
+            claims, finishes, prunes = (Link(self._database, timeout=timeout) for _ in range(3))
             # The connection that listens is used by the chores too, so it cannot die without being noticed.
-            listens_at = self._listens_at or self._database
-            chores = self._chores = Link(listens_at, timeout=timeout, on_open=ear.on_open)
-            prunes = Link(self._database, timeout=timeout)
+            chores = Link(self._listens_at or self._database, timeout=timeout, on_open=ear.on_open)
+            self._chores = chores
             for link in (prunes, chores, finishes, claims):
                 undo.push_async_callback(link.close)
             undo.callback(self._executor.close)
@@ -129,9 +128,8 @@ class Worker:
             writes = Store(finishes.fetch, self._sql)
             self._reporter = Reporter(self._store, self._emit)
             self._finisher = Finisher(writes, self._hear, self._emit, self._reporter.changed)
-            self._slots = Slots(
-                self._config.concurrency, self._executor.run, self._ended, report=self._reporter.progress
-            )
+            report = self._reporter.progress
+            self._slots = Slots(self._config.concurrency, self._executor.run, self._ended, report=report)
             self._claims = Chore("claim", self._claim, self._emit)
             self._promotes = Chore("promote", self._promote, self._emit)
             self._rescues = Chore("rescue", self._rescue, self._emit)
