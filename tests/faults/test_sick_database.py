@@ -120,8 +120,7 @@ async def refused(world: World, words: str) -> bool:
     try:
         await world.load.put(plain(Work()))
     except EnqueueError as error:
-        assert "nothing was enqueued" in str(error)
-        return words in str(error)
+        return "nothing was enqueued" in str(error) and words in str(error)
     except JobsError:
         pass  # the connection was ended just now
     return False
