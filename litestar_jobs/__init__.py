@@ -12,11 +12,14 @@ from litestar_jobs.request import JobRequest
 from litestar_jobs.retry import Exponential, Fixed, Never
 from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.schedule import Cron, Every
+from litestar_jobs.signals import Cancel, Fail, RetryAfter
 
 __all__ = (
+    "Cancel",
     "Cron",
     "Every",
     "Exponential",
+    "Fail",
     "Fixed",
     "Job",
     "JobContext",
@@ -28,6 +31,7 @@ __all__ = (
     "JobsConfig",
     "JobsPlugin",
     "Never",
+    "RetryAfter",
     "WorkerConfig",
     "job",
 )

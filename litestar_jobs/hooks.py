@@ -116,8 +116,8 @@ def _log_end(event: AttemptEnded) -> None:
             _log_job(logging.WARNING, job, text, job.attempt, _brief(failure))
         case Snooze(delay):
             _log_job(logging.INFO, job, "waits %g s", delay)
-        case Cancelled():
-            _log_job(logging.INFO, job, "was cancelled")
+        case Cancelled(failure):
+            _log_job(logging.INFO, job, "was cancelled%s", "" if failure is None else f": {_brief(failure)}")
     if event.error is not None:
         logger.debug("%s raised", job.job_type, exc_info=event.error)
 

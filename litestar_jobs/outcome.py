@@ -9,6 +9,7 @@ import msgspec
 from litestar_jobs.durations import LONGEST
 from litestar_jobs.errors import PayloadError
 from litestar_jobs.retry import RetryPolicy
+from litestar_jobs.signals import Cancel, Fail, RetryAfter
 
 __all__ = (
     "Cancelled",
@@ -77,7 +78,9 @@ class Snooze(msgspec.Struct, frozen=True):
 
 
 class Cancelled(msgspec.Struct, frozen=True):
-    """Ended on request."""
+    """Ended on request; ``failure`` keeps the reason, if the handler gave one."""
+
+    failure: Failure | None = None
 
 
 class Interrupted(msgspec.Struct, frozen=True):
@@ -106,14 +109,21 @@ class Settlement(msgspec.Struct, frozen=True):
     failure: Failure | None = None
 
 
-def after_failure(error: BaseException, attempt: int, max_retries: int, policy: RetryPolicy) -> Failed | Retry:
+def after_failure(
+    error: BaseException, attempt: int, max_retries: int, policy: RetryPolicy
+) -> Failed | Retry | Cancelled:
     """Whether a job whose attempt raised runs again, and when.
 
+    What the handler itself asked for comes before the policy, but not before ``max_retries``.
     A policy that raises, or answers something that is no delay, ends the job: its error says so.
     """
     failure = Failure.of(error)
-    if attempt > max_retries or isinstance(error, PayloadError):
+    if isinstance(error, Cancel):
+        return Cancelled(failure)
+    if attempt > max_retries or isinstance(error, PayloadError | Fail):
         return Failed(failure)
+    if isinstance(error, RetryAfter):
+        return Retry(failure, error.delay)
     try:
         delay = policy(attempt, error)
         if delay is None:
@@ -136,8 +146,8 @@ def settlement(outcome: Outcome) -> Settlement | None:
             return Settlement("release", delay)
         case Interrupted():
             return Settlement("release")
-        case Cancelled():
-            return Settlement("cancelled")
+        case Cancelled(failure):
+            return Settlement("cancelled", failure=failure)
         case Completed() | Committed() | Lost():
             return None
 

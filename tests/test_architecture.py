@@ -16,7 +16,7 @@ import litestar_jobs
 ROOT = Path(litestar_jobs.__file__).parent
 
 LAYERS = {
-    "words": "errors durations retry outcome request row context trace telemetry",
+    "words": "errors durations retry signals outcome request row context trace telemetry",
     "define": "payload signature times schedule define",
     "database": "database store agenda migrate",
     "enqueue": "gather bulk alchemy transaction enqueue",

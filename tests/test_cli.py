@@ -17,6 +17,7 @@ from litestar.cli.main import litestar_group
 from cli_app import create_app, fail, hold
 from litestar_jobs import JobRequest, JobsPlugin, JobStatus, WorkerConfig
 from litestar_jobs.migrate import LATEST
+from litestar_jobs.outcome import Failure, Settlement
 from litestar_jobs.store import Store
 from litestar_jobs.testing import ended
 
@@ -276,6 +277,21 @@ async def test_show_tells_the_whole_story_of_a_failed_job(jobs: Litestar_) -> No
     assert story["job"]["payload"] == "no [red]route\x1b[31m"
     assert [failure["attempt"] for failure in story["failures"]] == [1, 2]
     assert "litestar jobs retry" in story["next"]
+
+
+async def test_show_says_why_a_handler_cancelled_its_job(jobs: Litestar_, store: Store) -> None:
+    (asked,) = await enqueued(hold("withdrawn"))
+    worker_id = uuid4()
+    await store.register(worker_id, "here", 1, ["holding"], 60)
+    row = await store.get(asked)
+    assert row is not None
+    (claimed,) = await store.claim({row.queue: 1}, {}, worker_id, "{}")
+    await store.settle([(claimed, Settlement("cancelled", failure=Failure("Cancel", "not needed")))])
+
+    result = await jobs("show", asked)
+    assert "Attempt 1 asked to be cancelled" in result.output
+    assert "Cancel: not needed" in result.output
+    assert "failed" not in result.output
 
 
 async def test_show_says_what_will_happen_next(jobs: Litestar_, store: Store) -> None:

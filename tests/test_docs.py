@@ -109,6 +109,14 @@ async def test_the_policies_of_the_retry_example_say_what_the_page_says(example:
     assert shop.notify_warehouse.retry(20, OSError()).total_seconds() <= 3600
 
 
+async def test_the_outcomes_example_ends_its_jobs_as_it_says(example: Callable[[str], ModuleType]) -> None:
+    shop = example("outcomes")
+    async with running(shop.app):
+        client = client_of(shop)
+        ids = [await client.enqueue(shop.ship(shop.Shipment(order))) for order in ("paid", "withdrawn", "unknown")]
+        assert [(await ended(client, job_id)).status for job_id in ids] == ["completed", "cancelled", "failed"]
+
+
 async def test_the_options_example_enqueues_as_its_comments_say(example: Callable[[str], ModuleType]) -> None:
     shop = example("options")
     from litestar import Litestar

@@ -50,6 +50,7 @@ def raised(error: BaseException) -> BaseException:
         (Snooze(5), Settlement("release", 5)),
         (Interrupted(), Settlement("release")),
         (Cancelled(), Settlement("cancelled")),
+        (Cancelled(FAILURE), Settlement("cancelled", 0, FAILURE)),
     ],
     ids=repr,
 )

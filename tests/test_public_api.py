@@ -15,7 +15,8 @@ from litestar_jobs import errors
 HERE = Path(__file__).parent
 
 PUBLIC = """
-Cron Every Exponential Fixed Job JobContext JobRequest JobRow JobStatus Jobs JobsClient JobsConfig JobsPlugin Never WorkerConfig job
+Cancel Cron Every Exponential Fail Fixed Job JobContext JobRequest JobRow JobStatus Jobs JobsClient JobsConfig JobsPlugin
+Never RetryAfter WorkerConfig job
 """
 
 

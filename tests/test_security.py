@@ -128,7 +128,7 @@ async def test_headers_of_a_request_become_a_trace_id_only_if_they_are_one(dsn: 
         return str(await jobs.enqueue(work(Letter("x"))))
 
     sent = [
-        {header: value.encode("latin-1")}
+        {header.encode(): value.encode("latin-1")}
         for header in ("x-trace-id", "x-request-id", "traceparent", "tracestate", "baggage")
         for value in (*HOSTILE, "x" * 500, "\xff" * 40)
     ]
@@ -309,7 +309,7 @@ async def test_a_password_is_in_no_log_error_traceback_repr_or_output(
     shown: list[str] = []
     for settings in ({"dsn": dsn}, {"dsn": "postgresql://127.0.0.1:1/db", "worker": WorkerConfig(listen_dsn=dsn)}):
         try:
-            config = JobsConfig(jobs=[work], **settings)  # type: ignore[arg-type]
+            config = JobsConfig(jobs=[work], **settings)
             plugin = JobsPlugin(config)
             shown.append(repr((config, plugin, config.worker)))
             app = Litestar(plugins=[plugin])

@@ -29,6 +29,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.sql.dml import UpdateBase
 
 from litestar_jobs import (
+    Cancel,
     Fixed,
     Job,
     JobContext,
@@ -158,6 +159,22 @@ async def test_what_a_handler_wrote_before_it_raised_is_rolled_back(dsn: str, no
     row = await run(dsn, second_time_lucky)
     assert (row.status, row.attempts) == (JobStatus.COMPLETED, 2)
     assert await numbers(connection) == [2]
+
+
+@pytest.mark.parametrize("returned", [False, True], ids=["raised", "returned"])
+async def test_what_a_handler_wrote_before_it_asked_for_an_end_is_rolled_back(
+    dsn: str, notes: None, connection: Plain, *, returned: bool
+) -> None:
+    @job
+    async def withdrawn(*, db_session: AsyncSession) -> Cancel:
+        await db_session.execute(text("INSERT INTO note VALUES (1)"))
+        if returned:
+            return Cancel("not needed")
+        raise Cancel("not needed")
+
+    row = await run(dsn, withdrawn)
+    assert (row.status, row.last_error) == (JobStatus.CANCELLED, "Cancel: not needed")
+    assert await numbers(connection) == []
 
 
 async def test_a_commit_that_fails_fails_the_job_and_writes_nothing(dsn: str, notes: None, connection: Plain) -> None:

@@ -12,6 +12,7 @@ from rich_click import RichCommand
 from litestar_jobs.cli.connect import OperatedPlugin, plugin_of, run, stored
 from litestar_jobs.cli.printing import moment, print_json, print_line, print_text
 from litestar_jobs.row import JobFailure, JobRow, JobStatus
+from litestar_jobs.signals import Cancel
 from litestar_jobs.store import LiveWorker
 
 __all__ = ("show",)
@@ -107,7 +108,9 @@ def _print_story(story: Story) -> None:
     print_text(msgspec.json.format(msgspec.json.encode(job.payload), indent=2).decode(), indent=4)
     for failure in story.failures:
         print_text("")
-        print_line((f"Attempt {failure.attempt} failed", "red"), f", {moment(failure.failed_at)}", indent=2)
+        asked = job.status is JobStatus.CANCELLED and failure.error_type == Cancel.__name__
+        what, color = ("asked to be cancelled", "yellow") if asked else ("failed", "red")
+        print_line((f"Attempt {failure.attempt} {what}", color), f", {moment(failure.failed_at)}", indent=2)
         print_line(f"{failure.error_type}: {failure.message}", indent=4)
         if failure.traceback:
             print_text(failure.traceback.rstrip("\n"), indent=4, style="dim")

@@ -14,6 +14,7 @@ from litestar_jobs.define import Job
 from litestar_jobs.errors import JobTimeout, LeaseLost
 from litestar_jobs.inject import CONTEXT_KEY, JobSession, Plan, Scope
 from litestar_jobs.outcome import (
+    Cancelled,
     Committed,
     Completed,
     Failed,
@@ -25,6 +26,7 @@ from litestar_jobs.outcome import (
     Unanswered,
     after_failure,
 )
+from litestar_jobs.signals import Signal
 from litestar_jobs.store import Claimed
 from litestar_jobs.telemetry import (
     AttemptEnded,
@@ -166,20 +168,22 @@ class Executor:
         self, job: Job[Any, Any], attempt: Attempt, payload: tuple[Any, ...], dependencies: dict[str, Any]
     ) -> None:
         if job.is_async:
-            await job.fn(*payload, **dependencies)
+            result = await job.fn(*payload, **dependencies)
         elif job.in_thread:
             run = copy_context().run
             thread = self._threads.submit(run, _in_thread, job.fn, *payload, **dependencies)
             try:
-                await asyncio.wrap_future(thread)
+                result = await asyncio.wrap_future(thread)
             except asyncio.CancelledError:
                 if thread.running():
                     self._tell_stuck(attempt, thread)
                 raise
         else:
-            job.fn(*payload, **dependencies)
+            result = job.fn(*payload, **dependencies)
+        if isinstance(result, Signal):
+            raise result
 
-    def _tell_stuck(self, attempt: Attempt, handler: asyncio.Future[None] | Future[None]) -> None:
+    def _tell_stuck(self, attempt: Attempt, handler: asyncio.Future[Any] | Future[Any]) -> None:
         self._stuck.add(handler)
         handler.add_done_callback(self._stuck.discard)
         job = attempt.claimed
@@ -227,7 +231,9 @@ class Executor:
         if attempt.stopped_with is not None:
             return attempt.stopped_with
         outcome = after_failure(raised, attempt.claimed.attempt, attempt.claimed.max_retries, job.retry)
-        return Unanswered(outcome) if attempt.committing and is_unanswered(raised) else outcome
+        if isinstance(outcome, Cancelled) or not (attempt.committing and is_unanswered(raised)):
+            return outcome
+        return Unanswered(outcome)
 
     def _wait_for_a_newer_worker(self, claimed: Claimed) -> Outcome:
         """Old code must not destroy new jobs: a job of an unknown type goes back, uncounted, for a while."""
@@ -247,9 +253,9 @@ def _is_closed(attempt: Attempt, raised: BaseException) -> bool:
         return True
 
 
-def _in_thread(fn: Callable[..., Any], /, *payload: Any, **dependencies: Any) -> None:
+def _in_thread(fn: Callable[..., Any], /, *payload: Any, **dependencies: Any) -> Any:
     """A future cannot carry these two: whoever awaits it would wait for ever, or be closed."""
     try:
-        fn(*payload, **dependencies)
+        return fn(*payload, **dependencies)
     except (StopIteration, GeneratorExit) as error:
         raise RuntimeError(f"{fn.__qualname__} raised {type(error).__name__}") from error
