@@ -9,6 +9,7 @@ import logging
 from typing import Any, TypeAlias
 
 from litestar_jobs.context import JobContext
+from litestar_jobs.errors import StartupError
 from litestar_jobs.outcome import (
     Cancelled,
     Committed,
@@ -198,7 +199,7 @@ def _brief(error: BaseException | Failure) -> str:
     """The type and the first line of an error, printable."""
     failure = error if isinstance(error, Failure) else Failure.of(error)
     line = next(iter(failure.message.splitlines()), "")
-    if len(line) > LONGEST_LINE:
+    if len(line) > LONGEST_LINE and not isinstance(error, StartupError):  # whose text is ours, and ends with a remedy
         line = f"{line[:LONGEST_LINE]}…"
     line = _printable(line)
     return f"{failure.error_type}: {line}" if line else failure.error_type

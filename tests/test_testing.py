@@ -78,9 +78,9 @@ async def test_ended_says_what_the_job_is_doing_instead(dsn: str) -> None:
     async with running(Litestar(plugins=[plugin], logging_config=None)):
         job_id = await plugin.client.enqueue(succeed())
         with pytest.raises(
-            TimeoutError, match=rf"after 1 s job {job_id} has not ended: it is pending in queue 'quick'"
+            TimeoutError, match=rf"after 3 s job {job_id} has not ended: it is pending in queue 'quick'"
         ):
-            await ended(plugin.client, job_id, timeout=1)
+            await ended(plugin.client, job_id, timeout=3)
 
 
 async def test_ended_shows_the_error_for_which_a_job_waits(dsn: str) -> None:
@@ -91,7 +91,7 @@ async def test_ended_shows_the_error_for_which_a_job_waits(dsn: str) -> None:
         with pytest.raises(
             TimeoutError, match=r"pending in queue 'default' after 1 attempts.* last error: .*not today"
         ):
-            await ended(plugin.client, job_id, timeout=1)
+            await ended(plugin.client, job_id, timeout=3)
 
 
 async def test_ended_tells_a_job_that_is_not_there(dsn: str) -> None:
@@ -117,8 +117,8 @@ async def test_drained_says_what_is_left_where(dsn: str) -> None:
     plugin = plugin_for(dsn, worker=None)
     async with running(Litestar(plugins=[plugin], logging_config=None)):
         await plugin.client.enqueue_many([succeed(), succeed(), take_long()])
-        with pytest.raises(TimeoutError, match=r"after 1 s there are still jobs: ") as caught:
-            await drained(plugin.client, timeout=1)
+        with pytest.raises(TimeoutError, match=r"after 3 s there are still jobs: ") as caught:
+            await drained(plugin.client, timeout=3)
     assert "2 waiting in queue 'quick'" in str(caught.value)
     assert "1 waiting in queue 'slow'" in str(caught.value)
     assert "running" not in str(caught.value)
