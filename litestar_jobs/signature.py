@@ -5,11 +5,12 @@ Annotations of dependencies are not looked at: they are filled by name, and may 
 
 import inspect
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Annotated, Any, Never, NoReturn, get_args, get_origin, get_type_hints
+from types import SimpleNamespace, UnionType
+from typing import Annotated, Any, Never, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from litestar_jobs.context import JobContext
 from litestar_jobs.errors import DefinitionError
+from litestar_jobs.signals import Signal
 
 __all__ = ("payload_type", "result_type", "split", "where")
 
@@ -68,7 +69,19 @@ def result_type(fn: Callable[..., Any], namespace: dict[str, Any]) -> Any:
     resolved = _resolved(
         fn, annotation, namespace, "the type of its result", " A job that keeps no result: @job(result=False)."
     )
-    return None if resolved in (type(None), Never, NoReturn) else resolved
+    kept = tuple(part for part in _parts(resolved) if not _is_signal(part))
+    if all(part in (type(None), Never, NoReturn) for part in kept):
+        return None
+    return resolved if len(kept) == len(_parts(resolved)) else Union[kept]  # noqa: UP007 - of what is known only now
+
+
+def _is_signal(annotation: Any) -> bool:
+    return inspect.isclass(annotation) and issubclass(annotation, Signal)
+
+
+def _parts(annotation: Any) -> tuple[Any, ...]:
+    """What a union is of; the annotation alone if it is none."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
 def _resolved(fn: Callable[..., Any], annotation: Any, namespace: dict[str, Any], what: str, more: str) -> Any:

@@ -103,8 +103,10 @@ async def test_the_database_example_commits_user_and_job_together_or_neither(
     example: Callable[[str], ModuleType], connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     shop = example("with_database")
+    shop.app.debug = True
     async with running(shop.app) as http:
-        assert (await http.post("/users", json={"email": "ada@example.com"})).status_code == 201
+        response = await http.post("/users", json={"email": "ada@example.com"})
+        assert response.status_code == 201, response.text
         assert (await http.post("/users", json={"email": "nobody@example.invalid"})).status_code == 400
         await drained(client_of(shop))
     users = await connection.fetch("SELECT email, welcomed FROM app_user")
