@@ -20,6 +20,8 @@ import asyncpg
 import httpx
 import pytest
 import uvicorn
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
 
 from litestar_jobs import (
     Fixed,
@@ -105,6 +107,9 @@ async def test_the_database_example_commits_user_and_job_together_or_neither(
     shop = example("with_database")
     shop.app.debug = True
     async with running(shop.app) as http:
+        # Other tests of this process may have given advanced-alchemy other tables to create.
+        create = CreateTable(shop.User.__table__, if_not_exists=True)
+        await connection.execute(str(create.compile(dialect=postgresql.dialect())))  # type: ignore[no-untyped-call] # SQLAlchemy's
         response = await http.post("/users", json={"email": "ada@example.com"})
         assert response.status_code == 201, response.text
         assert (await http.post("/users", json={"email": "nobody@example.invalid"})).status_code == 400
