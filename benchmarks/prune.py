@@ -25,12 +25,21 @@ INSERT INTO litestar_jobs.finished (id, started_at, finished_at, attempts, statu
 SELECT id, run_at, run_at, 1, 'completed' FROM old
 """
 LEFT = "SELECT EXISTS (SELECT FROM litestar_jobs.finished WHERE id < $1)"
-SHORT = 30.0
-"""Seconds of draining without pruning."""
 
 
 async def beside(bench: Bench) -> AsyncGenerator[Measured]:
-    """Drain again and again while the same process prunes, against the same tables without."""
+    """Drain again and again while the same process prunes, and for as long beside the same jobs without pruning."""
+    pruning, seconds = await _drains(bench, KEEP_A_DAY)
+    without, _ = await _drains(bench, KEEP_ALL, seconds)
+    name = f"drain while {bench.expired:,} jobs are pruned"
+    yield _against(name, statistics.median(pruning), statistics.median(without), "0.90 of not pruning")
+    slowest, slowest_without = (statistics.quantiles(rates, n=10)[0] for rates in (pruning, without))
+    yield _against("the slowest tenth of these drains", slowest, slowest_without)
+    yield Measured("pruned meanwhile", bench.expired / seconds, "jobs/s")
+
+
+async def _drains(bench: Bench, retention: Retention, seconds: float | None = None) -> tuple[list[float], float]:
+    """The rates of drains for so many seconds, or until nothing that was kept long enough is left; and how long it was."""
     await bench.fresh()
     connection = await bench.connect()
     for start in range(0, bench.expired, CHUNK):
@@ -38,22 +47,19 @@ async def beside(bench: Bench) -> AsyncGenerator[Measured]:
     await connection.execute("VACUUM ANALYZE litestar_jobs.job, litestar_jobs.finished")
     await connection.execute("CHECKPOINT")
     yesterday = UUID(int=int((time.time() - 86_400) * 1000) << 80)
-    rates: dict[bool, list[float]] = {}
-    seconds = 0.0
-    for pruning, retention in ((False, KEEP_ALL), (True, KEEP_A_DAY)):
-        rates[pruning] = []
-        begun = time.perf_counter()
-        async with bench.application(worker=WorkerConfig(concurrency=100), retention=retention) as plugin:
-            while (await connection.fetchval(LEFT, yesterday)) if pruning else time.perf_counter() - begun < SHORT:
-                rates[pruning].append(await _drain(bench, plugin))
-        seconds = time.perf_counter() - begun
+    rates: list[float] = []
+    begun = time.perf_counter()
+    async with bench.application(worker=WorkerConfig(concurrency=100), retention=retention) as plugin:
+        while (
+            time.perf_counter() - begun < seconds if seconds is not None else await connection.fetchval(LEFT, yesterday)
+        ):
+            rates.append(await _drain(bench, plugin))
     await connection.close()
-    with_, without = statistics.median(rates[True]), statistics.median(rates[False])
-    name = f"drain while {bench.expired:,} jobs are pruned"
-    yield Measured(name, with_, "jobs/s", without, with_ / without, "0.90 of not pruning")
-    with_, without = (statistics.quantiles(rates[pruning], n=10)[0] for pruning in (True, False))
-    yield Measured("the slowest tenth of these drains", with_, "jobs/s", without, with_ / without)
-    yield Measured("pruned meanwhile", bench.expired / seconds, "jobs/s")
+    return rates, time.perf_counter() - begun
+
+
+def _against(name: str, value: float, without: float, target: str = "") -> Measured:
+    return Measured(name, value, "jobs/s", without, value / without, target)
 
 
 async def _drain(bench: Bench, plugin: JobsPlugin) -> float:

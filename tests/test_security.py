@@ -21,7 +21,18 @@ from msgspec import Struct
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from litestar_jobs import Fixed, JobFilter, JobRequest, Jobs, JobsConfig, JobsPlugin, Never, WorkerConfig, job
+from litestar_jobs import (
+    Fixed,
+    JobFilter,
+    JobRequest,
+    Jobs,
+    JobsConfig,
+    JobsPlugin,
+    Never,
+    Retention,
+    WorkerConfig,
+    job,
+)
 from litestar_jobs.database import Database
 from litestar_jobs.errors import ConfigurationError, DatabaseUnreachable, JobsError, StartupError
 from litestar_jobs.store import Statements
@@ -224,8 +235,7 @@ async def test_a_role_that_may_work_does_all_that_a_worker_does_and_cannot_chang
     own = await asyncpg.connect(dsn)
     for statement in (
         "UPDATE litestar_jobs.job SET payload = 'null'",
-        "DELETE FROM litestar_jobs.job",
-        "DELETE FROM litestar_jobs.failure",
+        "UPDATE litestar_jobs.failure SET message = ''",
         "INSERT INTO litestar_jobs.migration (version) VALUES (99)",
         "ALTER TABLE litestar_jobs.job ADD COLUMN x int",
         "CREATE TABLE litestar_jobs.mine (x int)",
@@ -233,6 +243,19 @@ async def test_a_role_that_may_work_does_all_that_a_worker_does_and_cannot_chang
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await own.execute(statement)
     await own.close()
+
+
+async def test_a_role_that_may_work_deletes_what_was_kept_long_enough(
+    role_dsn: Callable[[str], str], direct_dsn: str
+) -> None:
+    async with app_at(direct_dsn) as plugin:
+        failed = await ended(plugin.client, await plugin.client.enqueue(work(Letter("fail"))))
+    async with app_at(role_dsn("work"), retention=Retention(failed=0)) as plugin:
+
+        async def gone() -> bool:
+            return await plugin.client.get(failed.id) is None
+
+        await until(gone)
 
 
 async def _leave_behind(connection: Any) -> None:
@@ -266,7 +289,7 @@ async def test_a_role_that_may_only_read_reads_all_and_moves_nothing(
                 await refused
 
 
-async def test_a_role_that_may_operate_retries_and_cancels_and_cannot_work(
+async def test_a_role_that_may_operate_does_what_operators_do_and_cannot_work(
     role_dsn: Callable[[str], str], direct_dsn: str
 ) -> None:
     async with app_at(direct_dsn) as plugin:
@@ -275,6 +298,12 @@ async def test_a_role_that_may_operate_retries_and_cancels_and_cannot_work(
     async with app_at(role_dsn("operate"), worker=None) as plugin:
         assert await plugin.client.retry(failed.id)
         assert await plugin.client.cancel(later)
+        client, everything = plugin.client, JobFilter.everything()
+        assert await client.retry_all(everything) == 1
+        assert await client.move_all(everything, queue="other") == 2
+        assert await client.reprioritise_all(everything, priority=1) == 2
+        assert await client.cancel_all(everything) == 2
+        assert await client.delete_all(JobFilter(ids=[later])) == 1
     with pytest.raises(StartupError, match="permission denied"):
         async with app_at(role_dsn("operate")):
             pass
