@@ -79,8 +79,9 @@ CACHE_SIZE = "statement_cache_size"
 HOSTS = re.compile(r"((\[[^\[\]]*\]|[^\[\]:,]*)(:\d*)?)(,(\[[^\[\]]*\]|[^\[\]:,]*)(:\d*)?)*")
 """One or more hosts with or without a port. A password that is not encoded looks like a host with a strange port."""
 
+NAME = {"application_name": "litestar_jobs"}
 SETTINGS = {
-    "application_name": "litestar_jobs",
+    **NAME,
     # The tables turn over wholly, so a plan made while one was empty must not read it whole for ever after.
     "enable_seqscan": "off",
     # Compiling a plan takes longer than any statement here.
@@ -142,7 +143,7 @@ class Database:
             except asyncpg.exceptions.ProtocolViolationError:
                 # A pooler such as PgBouncer refuses settings that it does not know. Behind it every transaction may
                 # have another connection, on which a statement that was prepared before is unknown.
-                return await self._open({}, statement_cache_size=0)
+                return await self._open(NAME, statement_cache_size=0)
         except NO_CONNECTION as error:
             raise self._unreachable(error) from error
 

@@ -1,5 +1,6 @@
 """Names and values never become SQL, roles may do what they need and no more, and secrets are not shown."""
 
+import asyncio
 import logging
 import re
 import traceback
@@ -23,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from litestar_jobs import (
     Fixed,
+    JobContext,
     JobFilter,
     JobRequest,
     Jobs,
@@ -256,6 +258,26 @@ async def test_a_role_that_may_work_deletes_what_was_kept_long_enough(
             return await plugin.client.get(failed.id) is None
 
         await until(gone)
+
+
+async def test_a_role_that_may_work_tells_how_far_its_jobs_are(role_dsn: Callable[[str], str]) -> None:
+    seen = asyncio.Event()
+
+    @job
+    async def tell(*, job: JobContext) -> None:
+        await job.progress(0.5)
+        await seen.wait()
+
+    async with app_at(role_dsn("work"), jobs=[tell]) as plugin:
+        job_id = await plugin.client.enqueue(tell())
+
+        async def half() -> bool:
+            row = await plugin.client.get(job_id)
+            return row is not None and row.progress == 0.5
+
+        await until(half, 5)
+        seen.set()
+        await ended(plugin.client, job_id)
 
 
 async def _leave_behind(connection: Any) -> None:
