@@ -18,6 +18,7 @@ from litestar_jobs.errors import ConfigurationError, DatabaseUnreachable
 __all__ = (
     "BAD_ROW",
     "COMMAND_TIMEOUT",
+    "DEADLOCK",
     "MISSING_SCHEMA",
     "NOT_ALLOWED",
     "UNAVAILABLE",
@@ -57,6 +58,9 @@ MISSING_SCHEMA: tuple[type[BaseException], ...] = (
     asyncpg.InvalidSchemaNameError,
     asyncpg.UndefinedFunctionError,
 )
+
+DEADLOCK: tuple[type[BaseException], ...] = (asyncpg.DeadlockDetectedError,)
+"""What one of two transactions is told that wait for each other. It can be run again."""
 
 NOT_ALLOWED: tuple[type[BaseException], ...] = (asyncpg.InsufficientPrivilegeError,)
 """What the database answers to a role that may not do this."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 
-from litestar_jobs.database import MISSING_SCHEMA, NOT_ALLOWED, Link
+from litestar_jobs.database import DEADLOCK, MISSING_SCHEMA, NOT_ALLOWED, Link
 from litestar_jobs.errors import SchemaError
 from litestar_jobs.store import Statements
 
@@ -58,6 +58,9 @@ IF NOT EXISTS (SELECT FROM litestar_jobs.migration) THEN
     END;
 END IF;
 """
+
+TRIES = 10
+"""Of a migration that waits for workers which wait for it; each takes PostgreSQL's deadlock_timeout, a second."""
 
 
 @cache
@@ -115,7 +118,7 @@ async def upgrade(link: Link, schema: str, to: int = LATEST) -> tuple[int, int]:
     before = await current_version(link, schema)
     if before < to:
         with _permitted(schema, before):
-            await link.run(upgrade_script(schema, before, to))
+            await _run(link, upgrade_script(schema, before, to))
     return before, max(before, to)
 
 
@@ -126,8 +129,20 @@ async def downgrade(link: Link, schema: str, to: int) -> tuple[int, int]:
         raise _newer(schema, before)
     if to < before:
         with _permitted(schema, before):
-            await link.run(downgrade_script(schema, before, to))
+            await _run(link, downgrade_script(schema, before, to))
     return before, min(before, to)
+
+
+async def _run(link: Link, script: str) -> None:
+    """Run it whole. Workers go on meanwhile and take the same tables in another order, so one of the two may have to
+    give way; the script is the one that costs nothing to run again."""
+    for left in reversed(range(TRIES)):
+        try:
+            return await link.run(script)
+        except DEADLOCK:
+            if not left:
+                raise
+    return None
 
 
 async def check(link: Link, schema: str) -> None:

@@ -14,7 +14,7 @@ from litestar_jobs import JobsConfig, JobsPlugin, job, migrate
 from litestar_jobs.database import Database, Link
 from litestar_jobs.errors import ConfigurationError, SchemaError
 from litestar_jobs.store import Statements, Store
-from litestar_jobs.testing import drained, running
+from litestar_jobs.testing import drained, running, until
 
 EVERYTHING = """
     SELECT n.nspname || '.' || c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -127,6 +127,28 @@ async def test_a_failure_half_way_leaves_nothing(empty: Link) -> None:
     with pytest.raises(asyncpg.PostgresError):
         await migrate.upgrade(empty, "litestar_jobs")
     assert await everything(empty) == before
+
+
+async def test_a_migration_that_gives_way_to_others_in_a_deadlock_begins_anew(link: Link, dsn: str) -> None:
+    """Workers take the tables in another order."""
+    other = await asyncpg.connect(dsn)
+    await other.execute("SET deadlock_timeout = '60s'")  # so it is the migration that is told
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("SELECT FROM litestar_jobs.ready")
+    migration = asyncio.create_task(migrate.downgrade(link, "litestar_jobs", 1))
+
+    async def waits() -> bool:
+        query = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'litestar_jobs.ready'::regclass)"
+        return bool(await other.fetchval(query))
+
+    await until(waits)
+    await other.execute("SELECT FROM litestar_jobs.progress")  # which the migration has dropped, and waits for us
+    assert not migration.done()
+    await transaction.rollback()
+    assert await migration == (migrate.LATEST, 1)
+    assert await migrate.upgrade(link, "litestar_jobs") == (1, migrate.LATEST)
+    await other.close()
 
 
 async def test_tables_newer_than_the_library_are_left_alone_and_refused_at_start_up(dsn: str, link: Link) -> None:
