@@ -14,6 +14,7 @@ from litestar_jobs.retry import Exponential, Fixed, Never
 from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.schedule import Cron, Every
 from litestar_jobs.signals import Cancel, Fail, RetryAfter
+from litestar_jobs.unique import Unique
 
 __all__ = (
     "Cancel",
@@ -36,6 +37,7 @@ __all__ = (
     "Never",
     "Retention",
     "RetryAfter",
+    "Unique",
     "WorkerConfig",
     "job",
 )

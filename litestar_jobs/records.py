@@ -67,7 +67,7 @@ class Released(msgspec.Struct, frozen=True):
 
 
 class Walked(msgspec.Struct, frozen=True):
-    """How many finished jobs were looked at, the last of them, and how many of them are deleted."""
+    """How many finished jobs, or keys, were looked at, the last of them, and how many of them are deleted."""
 
     seen: int
     last: UUID | None

@@ -9,8 +9,9 @@ from uuid import UUID
 import msgspec
 
 from litestar_jobs.database import Fetch, Record
+from litestar_jobs.errors import AlreadyEnqueued
 from litestar_jobs.news import Due
-from litestar_jobs.request import JobId, NewJob
+from litestar_jobs.request import JobId, JobRequest, NewJob
 from litestar_jobs.store import Statements
 
 __all__ = ("Written", "write_special", "write_special_once")
@@ -21,6 +22,16 @@ class Written(msgspec.Struct, frozen=True):
 
     id: JobId
     due: Due | None
+
+    def answer(self, request: JobRequest) -> JobId:
+        """What its caller is told; :exc:`AlreadyEnqueued` if that is what was asked for."""
+        if not self.id.is_new and request.unique is not None and request.unique.on_conflict == "error":
+            raise AlreadyEnqueued(
+                f"nothing was enqueued: job {self.id} has the key of this unique job {request.job_type!r}. Catch "
+                'AlreadyEnqueued, or let the job be defined with another on_conflict, such as "skip".',
+                job_id=self.id,
+            )
+        return self.id
 
 
 async def write_special_once(

@@ -278,6 +278,10 @@ class Store:
         (row,) = await self._fetch(self._sql["prune_ended"], status, keep, since, at_most)
         return row["gone"], row["last"]
 
+    async def forget_keys(self, after: UUID, at_most: int) -> Walked:
+        (row,) = await self._fetch(self._sql["forget_keys"], after, at_most)
+        return _struct(Walked, row)
+
     async def expired(self, keep: Mapping[str, float]) -> dict[str, int]:
         rows = await self._fetch(self._sql["expired"], list(keep), list(keep.values()))
         return {row["status"]: row["jobs"] for row in rows}
