@@ -161,7 +161,9 @@ CREATE TABLE crowd AS SELECT gen_random_uuid() AS id, n, n % 8 AS kind FROM gene
 INSERT INTO litestar_jobs.job (id, run_at, created_at, max_retries, priority, queue, job_type, payload)
 SELECT id, now(), now(), 3, 0, 'a', 't', '{}' FROM crowd;
 INSERT INTO litestar_jobs.ready (id, run_at, priority, attempts, queue)
-SELECT id, now(), 0, 0, 'a' FROM crowd WHERE kind > 2;
+SELECT id, now(), 0, 0, 'a' FROM crowd WHERE kind > 3;
+INSERT INTO litestar_jobs.held (id, run_at, priority, attempts, queue, reason)
+SELECT id, now(), 0, 0, 'a', 'why' FROM crowd WHERE kind = 3;
 INSERT INTO litestar_jobs.scheduled (id, run_at, priority, attempts, queue)
 SELECT id, now() + interval '1 hour', 0, 0, 'a' FROM crowd WHERE kind = 0;
 INSERT INTO litestar_jobs.running (id, token, started_at, worker_id, attempt, queue)
@@ -170,7 +172,7 @@ INSERT INTO litestar_jobs.finished (id, started_at, finished_at, attempts, statu
 SELECT id, now(), now(), 1, 'completed' FROM crowd WHERE kind = 2;
 INSERT INTO litestar_jobs.unique_key (key, id, until) SELECT id, id, 'finished' FROM crowd;
 """
-TABLES = ("job", "ready", "scheduled", "running", "finished", "failure", "worker", "unique_key")
+TABLES = ("job", "ready", "scheduled", "running", "finished", "failure", "worker", "held", "unique_key")
 NO_AUTOVACUUM = ";".join(f"ALTER TABLE litestar_jobs.{table} SET (autovacuum_enabled = false)" for table in TABLES)
 LIE = """
 UPDATE pg_class SET reltuples = {rows}, relpages = {pages}

@@ -23,12 +23,13 @@ from msgspec import json as msgspec_json
 from uuid_utils.compat import uuid7
 
 from litestar_jobs import JobId, JobRequest, Jobs, JobsClient, JobsConfig, JobsPlugin, Unique, WorkerConfig, job
-from litestar_jobs.database import Database
+from litestar_jobs.database import Database, Link
 from litestar_jobs.errors import AlreadyEnqueued, DefinitionError
 from litestar_jobs.outcome import Failure, Settlement
 from litestar_jobs.store import Claimed, Statements, Store
 from litestar_jobs.telemetry import NoTracing
 from litestar_jobs.testing import running, until
+from litestar_jobs.worker.prune import Pruner
 from test_enqueue_with import ALL, opened
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -265,7 +266,7 @@ def test_the_id_of_a_job_is_a_uuid_for_everybody() -> None:
     for is_new in (True, False):
         job_id = JobId(plainly.int, is_new=is_new)
         assert job_id == plainly
-        assert {job_id: 1}[plainly] == 1
+        assert plainly in {job_id: 1}
         assert (str(job_id), job_id.hex, job_id.version) == (str(plainly), plainly.hex, 7)
         assert sorted([job_id, UUID(int=0)]) == [UUID(int=0), plainly]
         assert encode_json({"id": job_id}) == msgspec_json.encode({"id": plainly})
@@ -503,20 +504,20 @@ async def test_of_many_that_enqueue_one_key_at_once_one_is_new(dsn: str, connect
         clients = [await a_client(dsn) for _ in range(5)]
         for each in clients:
             stack.push_async_callback(each.stop)
-        calls = [each.enqueue(sync(Sync(n % 3))) for n in range(40) for each in clients]
-        answers = await asyncio.gather(*calls, *(each.enqueue_many([sync(Sync(0))] * 10) for each in clients))
-    ids = [each for answer in answers for each in (answer if isinstance(answer, list) else [answer])]
+        calls = asyncio.gather(*(each.enqueue(sync(Sync(n % 3))) for n in range(40) for each in clients))
+        many = asyncio.gather(*(each.enqueue_many([sync(Sync(0))] * 10) for each in clients))
+        ids = [*await calls, *(each for ids in await many for each in ids)]
     assert sorted(each for each in ids if each.is_new) == await stored(connection)
     assert len(set(ids)) == 3
 
 
 @pytest.mark.parametrize("make", [sync, replace, reschedule])
 async def test_many_of_one_key_in_one_statement_are_one(
-    client: JobsClient, connection: Connection, make: Callable[[Sync], JobRequest]
+    client: JobsClient, connection: Connection, make: Callable[..., JobRequest]
 ) -> None:
     """And the last one counts where it changes the job."""
-    for _ in range(2):
-        ids = await client.enqueue_many([make(Sync(1, str(n)), delay=60 + n) for n in range(1000)])  # type: ignore[call-arg]
+    for is_new in (True, False):
+        ids = await client.enqueue_many([make(Sync(1, str(n)), delay=60 + n) for n in range(1000)])
         first = ids[0]
         assert await stored(connection) == [first]
         assert set(ids) == {first}
@@ -525,7 +526,7 @@ async def test_many_of_one_key_in_one_statement_are_one(
         delay = round((row.run_at - row.created_at).total_seconds())
         assert row.payload["note"] == ("999" if make is replace else "0")
         assert (delay >= 1059) is (make is not sync)
-    assert not any(each.is_new for each in ids)
+        assert [each.is_new for each in ids] == [is_new, *[False] * 999]
 
 
 async def waits(dsn: str, call: "asyncio.Task[Any]") -> None:
@@ -732,6 +733,22 @@ async def test_nobody_is_woken_for_what_is_not_new(client: JobsClient, dsn: str,
 
 
 # Forgetting keys.
+
+
+async def test_who_prunes_forgets_keys_too(dsn: str, client: JobsClient, connection: Connection) -> None:
+    await client.enqueue_many([sync(Sync(n)) for n in range(2500)])
+    await connection.execute("DELETE FROM litestar_jobs.ready; DELETE FROM litestar_jobs.job")
+    await client.enqueue(sync(Sync(0)))
+    link = Link(Database(dsn))
+    await Pruner(link, SQL, {}, lambda _: None).sweep()
+    assert await connection.fetchval("SELECT count(*) FROM litestar_jobs.unique_key") == 1
+
+    await connection.execute("DELETE FROM litestar_jobs.ready; DELETE FROM litestar_jobs.job")
+    steps = Pruner(link, SQL, {"completed": HOUR}, lambda _: None)
+    while await steps.step() < 1:
+        pass
+    assert await connection.fetchval("SELECT count(*) FROM litestar_jobs.unique_key") == 0
+    await link.close()
 
 
 @pytest.mark.parametrize("stage", STAGES)
