@@ -4,8 +4,9 @@ The client writes and asks; it runs nothing. What callers enqueue together is wr
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from typing import Any, TypeVar, overload
 from uuid import UUID
 
@@ -30,7 +31,7 @@ from litestar_jobs.news import Bell, Due, Listener, News, due_of
 from litestar_jobs.operate import Operator
 from litestar_jobs.request import JobId, JobRequest, NewJob
 from litestar_jobs.row import JobRow, JobStatus
-from litestar_jobs.special import Written, write_special_once
+from litestar_jobs.special import Written, write_special_alone
 from litestar_jobs.store import Statements, Store
 from litestar_jobs.telemetry import Tracing
 from litestar_jobs.trace import current_trace_id
@@ -63,7 +64,7 @@ class JobsClient:
         self._store = Store(self._control.fetch, self._sql)
         self._special_writes = Link(database, timeout=WRITE_TIMEOUT)
         self._gatherer = Gatherer(Store(self._writes.fetch, self._sql).enqueue)
-        self._special = Gatherer(self._write_special)
+        self._special = Gatherer(partial(write_special_alone, self._special_writes, self._sql))
         self._watcher = Watcher(database, self._sql)
         self._bell = Bell(self._store.wake)
 
@@ -297,9 +298,6 @@ class JobsClient:
 
     def _new(self, job_id: UUID, request: JobRequest, headers: bytes | None) -> NewJob:
         return NewJob(job_id, request, current_trace_id.get() or self._tracing.trace_id(), headers)
-
-    async def _write_special(self, jobs: Sequence[NewJob]) -> list[Written | None]:
-        return await write_special_once(self._special_writes.fetch, self._sql, jobs, self._sql.channel)
 
 
 def _new_id() -> JobId:

@@ -102,7 +102,7 @@ SPECIAL = [
         "delay": 0,
         "key": str(job_id),
         "until": "finished",
-        "on_conflict": "replace",
+        "replace": True,
     }
     for job_id in SOME
 ]
@@ -134,6 +134,7 @@ HOT: dict[str, tuple[Any, ...]] = {
         "channel",
     ),
     "enqueue_special": (json.dumps(SPECIAL), "channel"),
+    "change_pending": (json.dumps(SPECIAL), "channel"),
     "complete_with_results": (SOME, list(range(COUNT)), ["1"] * COUNT),
     "progress": (SOME, list(range(COUNT)), [0.5] * COUNT, [None] * COUNT),
     "marks": (SOME,),
@@ -152,6 +153,7 @@ IN_A_USERS_TRANSACTION = {
     "enqueue_one": (*(column[0] for column in HOT["enqueue"][:-1]), "channel"),
     "enqueue_in_session": tuple(column[0] for column in HOT["enqueue"][:-1]),
     "enqueue_special": (json.dumps(SPECIAL[:1]), None),
+    "change_pending": (json.dumps(SPECIAL[:1]), None),
     "complete": ([SOME[0]], [1]),
     "complete_with_results": ([SOME[0]], [1], ["1"]),
 }
