@@ -7,6 +7,7 @@ import msgspec
 
 __all__ = (
     "Claimed",
+    "HeldKey",
     "LiveWorker",
     "Lowest",
     "QueueCount",
@@ -64,6 +65,14 @@ class Released(msgspec.Struct, frozen=True):
     job_type: str
     queue: str
     trace_id: str | None
+
+
+class HeldKey(msgspec.Struct, frozen=True):
+    """The key of a unique job: held until it has started or finished, and until a moment in any case."""
+
+    key: UUID
+    until: str
+    kept_until: datetime | None
 
 
 class Walked(msgspec.Struct, frozen=True):

@@ -18,7 +18,17 @@ from litestar_jobs.database import Fetch, Record
 from litestar_jobs.errors import ConfigurationError
 from litestar_jobs.filter import JobFilter
 from litestar_jobs.outcome import Settlement
-from litestar_jobs.records import Claimed, LiveWorker, Lowest, QueueCount, Released, Rescued, UnknownType, Walked
+from litestar_jobs.records import (
+    Claimed,
+    HeldKey,
+    LiveWorker,
+    Lowest,
+    QueueCount,
+    Released,
+    Rescued,
+    UnknownType,
+    Walked,
+)
 from litestar_jobs.request import NewJob
 from litestar_jobs.row import JobFailure, JobRow, JobStatus
 
@@ -26,6 +36,7 @@ __all__ = (
     "LARGEST",
     "WATCHED_FOR",
     "Claimed",
+    "HeldKey",
     "LiveWorker",
     "Lowest",
     "Mark",
@@ -277,6 +288,10 @@ class Store:
     async def prune_ended(self, status: str, keep: float, since: datetime, at_most: int) -> tuple[int, datetime | None]:
         (row,) = await self._fetch(self._sql["prune_ended"], status, keep, since, at_most)
         return row["gone"], row["last"]
+
+    async def key_of(self, job_id: UUID) -> HeldKey | None:
+        rows = await self._fetch(self._sql["key_of"], job_id)
+        return _struct(HeldKey, rows[0]) if rows else None
 
     async def forget_keys(self, after: UUID, at_most: int) -> Walked:
         (row,) = await self._fetch(self._sql["forget_keys"], after, at_most)
