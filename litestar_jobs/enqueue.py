@@ -29,6 +29,7 @@ from litestar_jobs.filter import JobFilter
 from litestar_jobs.gather import Gatherer, translated
 from litestar_jobs.news import Bell, Due, Listener, News, due_of
 from litestar_jobs.operate import Operator
+from litestar_jobs.queues import Queues
 from litestar_jobs.request import JobId, JobRequest, NewJob
 from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.special import Written, write_special_alone
@@ -53,6 +54,7 @@ class JobsClient:
         self._sql = statements
         self._tracing = tracing
         self._max_payload = max_payload
+        self._bell = Bell()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self, database: Database) -> None:
@@ -66,16 +68,16 @@ class JobsClient:
         self._gatherer = Gatherer(Store(self._writes.fetch, self._sql).enqueue)
         self._special = Gatherer(partial(write_special_alone, self._special_writes, self._sql))
         self._watcher = Watcher(database, self._sql)
-        self._bell = Bell(self._store.wake)
+        self._bell.start(self._store)
 
     async def stop(self) -> None:
         """Write what was accepted, then close the connections."""
         if self._loop is None:
             return
+        await self._bell.stop()
         self._loop = None
         await self._gatherer.join()
         await self._special.join()
-        await self._bell.stop()
         await self._watcher.stop()
         await self._writes.close()
         await self._special_writes.close()
@@ -258,6 +260,12 @@ class JobsClient:
     def _operator(self) -> Operator:
         self._in_loop()
         return Operator(self._database, self._sql, self._store, self._bell.ring)
+
+    @property
+    def queues(self) -> Queues:
+        """Pause, resume and resize queues."""
+        self._in_loop()
+        return Queues(self._store, lambda: self._bell.ring(set(), 0.0))
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Be told of jobs enqueued in this process, without the database. Answers how to stop listening."""

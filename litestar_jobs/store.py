@@ -24,6 +24,7 @@ from litestar_jobs.records import (
     LiveWorker,
     Lowest,
     QueueCount,
+    QueueSettings,
     Released,
     Rescued,
     UnknownType,
@@ -41,6 +42,7 @@ __all__ = (
     "Lowest",
     "Mark",
     "QueueCount",
+    "QueueSettings",
     "Released",
     "Rescued",
     "Statements",
@@ -184,9 +186,11 @@ class Store:
     async def forget_progress(self) -> None:
         await self._fetch(self._sql["forget_progress"])
 
-    async def promote(self, at_most: int) -> tuple[int, float | None]:
+    async def promote(self, at_most: int) -> tuple[int, float | None, dict[str, int]]:
+        """How many moved, seconds until the next one is due, and the limits of queues."""
         (row,) = await self._fetch(self._sql["promote"], at_most, self._channel)
-        return row["moved"], row["next_due"]
+        limits: dict[str, int] = msgspec.json.decode(row["limits"] or b"{}")
+        return row["moved"], row["next_due"], limits
 
     async def register(self, worker_id: UUID, hostname: str, pid: int, queues: Sequence[str], lease: float) -> None:
         await self._fetch(self._sql["register"], worker_id, hostname, pid, list(queues), lease)
@@ -253,6 +257,18 @@ class Store:
 
     async def count(self) -> list[QueueCount]:
         return [_struct(QueueCount, row) for row in await self._fetch(self._sql["count"])]
+
+    async def queue_settings(self) -> list[QueueSettings]:
+        return [_struct(QueueSettings, row) for row in await self._fetch(self._sql["queues"])]
+
+    async def pause_queue(self, name: str) -> bool:
+        return bool(await self._fetch(self._sql["pause_queue"], name, self._channel))
+
+    async def resume_queue(self, name: str) -> bool:
+        return bool(await self._fetch(self._sql["resume_queue"], name, self._channel))
+
+    async def resize_queue(self, name: str, concurrency: int | None) -> bool:
+        return bool(await self._fetch(self._sql["resize_queue"], name, concurrency, self._channel))
 
     async def unknown_types(self, known: Sequence[str]) -> list[UnknownType]:
         return [_struct(UnknownType, row) for row in await self._fetch(self._sql["unknown_types"], known)]

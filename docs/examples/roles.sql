@@ -32,3 +32,4 @@ GRANT INSERT, UPDATE, DELETE ON litestar_jobs.finished, litestar_jobs.ready, lit
     TO jobs_operate;
 GRANT UPDATE (queue, priority), DELETE ON litestar_jobs.job TO jobs_operate;
 GRANT DELETE ON litestar_jobs.failure TO jobs_operate;
+GRANT INSERT, UPDATE ON litestar_jobs.queue TO jobs_operate;
