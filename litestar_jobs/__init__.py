@@ -9,11 +9,12 @@ from litestar_jobs.define import Job, job
 from litestar_jobs.enqueue import JobsClient
 from litestar_jobs.filter import JobFilter
 from litestar_jobs.plugin import Jobs, JobsPlugin
-from litestar_jobs.request import JobRequest
+from litestar_jobs.request import JobId, JobRequest
 from litestar_jobs.retry import Exponential, Fixed, Never
 from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.schedule import Cron, Every
 from litestar_jobs.signals import Cancel, Fail, RetryAfter
+from litestar_jobs.unique import Unique
 
 __all__ = (
     "Cancel",
@@ -25,6 +26,7 @@ __all__ = (
     "Job",
     "JobContext",
     "JobFilter",
+    "JobId",
     "JobRequest",
     "JobRow",
     "JobStatus",
@@ -35,6 +37,7 @@ __all__ = (
     "Never",
     "Retention",
     "RetryAfter",
+    "Unique",
     "WorkerConfig",
     "job",
 )
