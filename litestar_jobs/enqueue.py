@@ -14,7 +14,7 @@ import msgspec
 from uuid_utils import uuid7
 
 from litestar_jobs.bulk import CHUNK, BulkWriter, in_chunks
-from litestar_jobs.database import Database, Link
+from litestar_jobs.database import WAITED, Database, Link
 from litestar_jobs.define import Job
 from litestar_jobs.durations import Duration, seconds
 from litestar_jobs.errors import (
@@ -66,7 +66,7 @@ class JobsClient:
         self._store = Store(self._control.fetch, self._sql)
         self._special_writes = Link(database, timeout=WRITE_TIMEOUT)
         self._gatherer = Gatherer(Store(self._writes.fetch, self._sql).enqueue)
-        self._special = Gatherer(partial(write_special_alone, self._special_writes, self._sql))
+        self._special = Gatherer(partial(write_special_alone, self._special_writes, self._sql), WAITED)
         self._watcher = Watcher(database, self._sql)
         self._bell.start(self._store)
 

@@ -133,7 +133,7 @@ HOT: dict[str, tuple[Any, ...]] = {
         [0.0] * COUNT,
         "channel",
     ),
-    "enqueue_special": (json.dumps(SPECIAL), "channel"),
+    "enqueue_special": (json.dumps(SPECIAL), "channel", "1s"),
     "change_pending": (json.dumps(SPECIAL), "channel"),
     "complete_with_results": (SOME, list(range(COUNT)), ["1"] * COUNT),
     "progress": (SOME, list(range(COUNT)), [0.5] * COUNT, [None] * COUNT),
@@ -152,7 +152,7 @@ HOT: dict[str, tuple[Any, ...]] = {
 IN_A_USERS_TRANSACTION = {
     "enqueue_one": (*(column[0] for column in HOT["enqueue"][:-1]), "channel"),
     "enqueue_in_session": tuple(column[0] for column in HOT["enqueue"][:-1]),
-    "enqueue_special": (json.dumps(SPECIAL[:1]), None),
+    "enqueue_special": (json.dumps(SPECIAL[:1]), None, None),
     "change_pending": (json.dumps(SPECIAL[:1]), None),
     "complete": ([SOME[0]], [1]),
     "complete_with_results": ([SOME[0]], [1], ["1"]),

@@ -1,5 +1,6 @@
 -- Write jobs of which something special is asked; the plain ones go through enqueue.sql and its like.
 -- $1 JSON array of objects, one a job · $2 channel to notify of it, or NULL: the caller wakes workers after its commit.
+-- $3 how long to wait for the transactions of others, as a lock_timeout for this transaction, or NULL: as it is set.
 -- Keys of an object: id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at or NULL, delay in
 -- seconds, where run_at is NULL; of a unique job key, until, and within in seconds or NULL.
 -- Answers for each: the id asked for, the id that counts, whether it is new, whether it is another one that is pending,
@@ -8,7 +9,9 @@
 -- are text: some drivers give no UUIDs.
 -- A key is free if the job that had it last was seen to have ended (or started, or to be deleted), and is still that one
 -- when the row of the key is locked: whoever wrote another job there meanwhile, which this statement cannot see, has it.
-WITH asked AS MATERIALIZED (
+WITH patience AS MATERIALIZED (
+    SELECT set_config('lock_timeout', $3::text, true) WHERE $3 IS NOT NULL
+), asked AS MATERIALIZED (
     SELECT a.ordinality, a.id, a.queue, a.job_type, COALESCE(a.payload, 'null') AS payload, a.priority, a.max_retries,
            a.trace_id, a.headers, COALESCE(a.run_at, statement_timestamp() + make_interval(secs => a.delay)) AS run_at,
            a.key, a.until, a.within
@@ -32,7 +35,7 @@ WITH asked AS MATERIALIZED (
     SELECT DISTINCT ON (asked.key) asked.key, asked.id, holder.id,
            statement_timestamp() + make_interval(secs => asked.within), asked.until
       FROM asked LEFT JOIN holder USING (key)
-     WHERE asked.key IS NOT NULL AND holder.holds IS NOT TRUE
+     WHERE asked.key IS NOT NULL AND holder.holds IS NOT TRUE AND (SELECT count(*) FROM patience) >= 0
      ORDER BY asked.key, asked.ordinality
     ON CONFLICT (key) DO UPDATE SET id = EXCLUDED.id, follows = EXCLUDED.follows, kept_until = EXCLUDED.kept_until,
                                     until = EXCLUDED.until
