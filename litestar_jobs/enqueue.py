@@ -60,7 +60,7 @@ class JobsClient:
         self._sql = statements
         self._tracing = tracing
         self._max_payload = max_payload
-        self._listeners: list[Listener] = []
+        self._listeners: list[tuple[Listener, Callable[[], object]]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self, database: Database) -> None:
@@ -205,13 +205,14 @@ class JobsClient:
                 yield row
 
     async def cancel(self, job_id: UUID) -> bool:
-        """End a pending job as cancelled. False, and nothing changed, if it is not pending."""
+        """End a job as cancelled. One that runs is stopped, wherever that is, and can commit nothing with its injected
+        session. False, and nothing changed, if it has ended."""
         self._in_loop()
         while not await self._store.cancel(job_id):
             row = await self._store.get(job_id)
-            if row is None or row.status is not JobStatus.PENDING:
-                return False
-            # It was on its way from one pending state to another.
+            if row is None or row.has_ended:
+                return False  # otherwise it was on its way from one state to another
+        self._ring_off()
         return True
 
     async def retry(self, job_id: UUID) -> bool:
@@ -236,8 +237,10 @@ class JobsClient:
         return await self._operator().retry(which, dry_run=dry_run)
 
     async def cancel_all(self, which: JobFilter, *, dry_run: bool = False) -> int:
-        """End the pending jobs as cancelled that the filter means. Running ones go on."""
-        return await self._operator().cancel(which, dry_run=dry_run)
+        """End the pending and running jobs as cancelled that the filter means, as :meth:`cancel` does one."""
+        cancelled = await self._operator().cancel(which, dry_run=dry_run)
+        self._ring_off()
+        return cancelled
 
     async def delete_all(self, which: JobFilter, *, dry_run: bool = False) -> int:
         """Delete the jobs that have ended and that the filter means. Pending ones have to be cancelled first."""
@@ -255,10 +258,10 @@ class JobsClient:
         self._in_loop()
         return Operator(self._database, self._sql, self._store, lambda queues: self._ring(queues, None))
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        """Be told of jobs enqueued in this process, without the database. Answers how to stop listening."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+    def listen(self, listener: Listener, cancelled: Callable[[], object] = bool) -> Callable[[], None]:
+        """Be told of jobs enqueued, and cancelled, in this process, without the database. Answers how to stop listening."""
+        self._listeners.append((listener, cancelled))
+        return lambda: self._listeners.remove((listener, cancelled))
 
     @property
     def store(self) -> Store:
@@ -306,8 +309,12 @@ class JobsClient:
         self._ring(news.ready, None if news.due is None else max(0.0, (news.due - datetime.now(UTC)).total_seconds()))
 
     def _ring(self, ready: set[str], soonest: float | None) -> None:
-        for listener in self._listeners:
+        for listener, _ in self._listeners:
             listener(ready, soonest)
+
+    def _ring_off(self) -> None:
+        for _, cancelled in self._listeners:
+            cancelled()
 
     def _committed(self, request: JobRequest, is_over: Callable[[], bool]) -> None:
         """Called at a commit, in whatever thread it happens."""

@@ -144,7 +144,9 @@ def _log_elsewhere(event: Elsewhere) -> None:
             text = "no job of this name is known here, it waits %g s for a worker that knows it"
             _log_job(logging.WARNING, event, text, delay)
         case OutcomeRefused(attempt=attempt, verdict=verdict):
-            text = "attempt %d was not recorded as %s: its lease was lost, it runs or ran elsewhere"
+            text = (
+                "attempt %d was not recorded as %s: its job was cancelled, or its lease was lost and it runs elsewhere"
+            )
             _log_job(logging.WARNING, event, text, attempt, verdict)
         case AttemptAbandoned(attempt=attempt):
             text = "attempt %d did not end when it was cancelled, and was handed back"

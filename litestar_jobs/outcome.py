@@ -85,6 +85,8 @@ class Cancelled(msgspec.Struct, frozen=True):
     """Ended on request; ``failure`` keeps the reason, if the handler gave one."""
 
     failure: Failure | None = None
+    is_written: bool = False
+    """Somebody else cancelled the job, in the database, while it ran."""
 
 
 class Interrupted(msgspec.Struct, frozen=True):
@@ -150,10 +152,10 @@ def settlement(outcome: Outcome) -> Settlement | None:
             return Settlement("release", delay)
         case Interrupted():
             return Settlement("release")
+        case Completed() | Committed() | Lost() | Cancelled(is_written=True):
+            return None
         case Cancelled(failure):
             return Settlement("cancelled", failure=failure)
-        case Completed() | Committed() | Lost():
-            return None
 
 
 def _seconds(delay: object) -> float:

@@ -250,14 +250,19 @@ class Store:
         return [_struct(LiveWorker, row) for row in await self._fetch(self._sql["workers"])]
 
     async def cancel(self, job_id: UUID) -> bool:
-        return bool(await self._fetch(self._sql["cancel"], job_id))
+        return bool(await self._fetch(self._sql["cancel"], job_id, self._channel))
+
+    async def void(self, jobs: Sequence[Claimed]) -> dict[int, bool]:
+        """By token, whether the job is cancelled."""
+        rows = await self._fetch(self._sql["void"], [job.id for job in jobs], [job.token for job in jobs])
+        return {row["token"]: row["cancelled"] for row in rows}
 
     async def retry(self, job_id: UUID) -> str | None:
         rows = await self._fetch(self._sql["retry"], job_id, self._channel)
         return rows[0]["queue"] if rows else None
 
     async def cancel_many(self, ids: Sequence[UUID]) -> dict[UUID, str | None]:
-        return {row["id"]: None for row in await self._fetch(self._sql["cancel_many"], ids)}
+        return {row["id"]: None for row in await self._fetch(self._sql["cancel_many"], ids, self._channel)}
 
     async def retry_many(self, ids: Sequence[UUID], statuses: Sequence[str]) -> dict[UUID, str | None]:
         rows = await self._fetch(self._sql["retry_many"], ids, statuses, self._channel)

@@ -140,6 +140,22 @@ async def test_the_outcomes_example_ends_its_jobs_as_it_says(example: Callable[[
         assert [(await ended(client, job_id)).status for job_id in ids] == ["completed", "cancelled", "failed"]
 
 
+async def test_the_cancelling_example_stops_its_export(example: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    shop = example("cancelling")
+    path = tmp_path / "export"
+    async with running(shop.app) as http:
+        export_id = (await http.post("/exports", json={"path": str(path)})).json()
+
+        async def begun() -> bool:
+            return path.exists()
+
+        await until(begun)
+        assert (await http.post(f"/exports/{export_id}/cancel")).json() is True
+        assert (await ended(client_of(shop), export_id)).status == "cancelled"
+        await drained(client_of(shop))
+    assert len(path.read_text().splitlines()) < 10_000
+
+
 async def test_the_options_example_enqueues_as_its_comments_say(example: Callable[[str], ModuleType]) -> None:
     shop = example("options")
     from litestar import Litestar

@@ -148,7 +148,7 @@ async def test_an_interrupted_job_tells_it(dsn: str) -> None:
 
 
 async def test_a_handler_that_does_not_end_when_cancelled_is_told_of(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("litestar_jobs.worker.run.AFTER_CANCEL", 0.05)
+    monkeypatch.setattr("litestar_jobs.worker.attend.AFTER_CANCEL", 0.05)
     happened, entered, at_last = Happened(), asyncio.Event(), asyncio.Event()
 
     @job
@@ -352,7 +352,7 @@ OF_A_JOB: list[tuple[Event, int, str]] = [
     (
         OutcomeRefused(ID, "mail", "q", "t1", 2, "completed"),
         logging.WARNING,
-        "attempt 2 was not recorded as completed: its lease was lost, it runs or ran elsewhere",
+        "attempt 2 was not recorded as completed: its job was cancelled, or its lease was lost and it runs elsewhere",
     ),
     (
         AttemptAbandoned(ID, "mail", "q", "t1", 2),

@@ -334,11 +334,33 @@ class Moves(RuleBasedStateMachine):
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
+        """Whether it waits or runs; then its token is void at once."""
         job_id = data.draw(st.sampled_from(sorted(self.jobs)))
+        if job_id == self.late.locks:
+            return  # it would wait
         moved = self.run(self.store.cancel(job_id))
-        assert moved == (self.jobs[job_id].state in PENDING)
+        assert moved == (self.jobs[job_id].state in (*PENDING, "running"))
         if moved:
             self.jobs[job_id].state = "cancelled"
+
+    @precondition(lambda self: self.some(*PENDING, "running"))
+    @rule(count=st.integers(1, 4))
+    def cancel_many(self, count: int) -> None:
+        """What a transaction has in its hands is skipped."""
+        ids = self.some(*PENDING, "running")[:count]
+        moved = self.run(self.store.cancel_many(ids)).keys()
+        assert moved == set(ids) - {self.late.locks}
+        for job_id in moved:
+            self.jobs[job_id].state = "cancelled"
+
+    @precondition(lambda self: self.claimed)
+    @rule()
+    def look_for_void_tokens(self) -> None:
+        """A worker learns which of its tokens are void, and why."""
+        void = self.run(self.store.void(self.claimed))
+        assert void == {
+            job.token: self.jobs[job.id].state == "cancelled" for job in self.claimed if not self.holds(job)
+        }
 
     @precondition(lambda self: self.some("failed", "cancelled"))
     @rule(data=st.data())

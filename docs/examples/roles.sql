@@ -23,5 +23,6 @@ GRANT SELECT ON ALL TABLES IN SCHEMA litestar_jobs TO jobs_read, jobs_operate;
 -- the queue and the priority.
 GRANT INSERT, UPDATE, DELETE ON litestar_jobs.finished, litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.held
     TO jobs_operate;
+GRANT UPDATE, DELETE ON litestar_jobs.running TO jobs_operate;
 GRANT UPDATE (queue, priority), DELETE ON litestar_jobs.job TO jobs_operate;
 GRANT DELETE ON litestar_jobs.failure TO jobs_operate;

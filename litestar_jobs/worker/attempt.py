@@ -7,7 +7,7 @@ from types import TracebackType
 
 import msgspec
 
-from litestar_jobs.context import JobContext, current_job
+from litestar_jobs.context import JobContext, current_attempt, current_job
 from litestar_jobs.errors import JobTimeout
 from litestar_jobs.logs import bind_structlog
 from litestar_jobs.outcome import Outcome
@@ -28,11 +28,13 @@ class Attempt:
         "committing",
         "ending",
         "given_up",
+        "limit",
         "outcome",
         "overdue_since",
         "started",
         "stopped_with",
         "task",
+        "unawaited",
         "until",
     )
 
@@ -53,6 +55,14 @@ class Attempt:
         self.given_up = False
         """It has its outcome, although the handler goes on: nobody is to hear of its late end."""
         self.outcome: Outcome | None = None
+        self.limit: asyncio.Timeout | None = None
+        self.unawaited = False
+        """Its thread goes on, and nobody waits for that."""
+
+    @property
+    def is_cancelled(self) -> bool:
+        """What ``JobContext.is_cancelled`` says. Read in any thread."""
+        return self.stopped_with is not None or self.unawaited or (self.limit is not None and self.limit.expired())
 
 
 class Limit:
@@ -68,6 +78,7 @@ class Limit:
 
     async def __aenter__(self) -> None:
         await self._timeout.__aenter__()
+        self._attempt.limit = self._timeout
         self._attempt.until = self._timeout.when()
 
     async def __aexit__(
@@ -81,13 +92,15 @@ class Limit:
             raise JobTimeout(self._seconds or 0)
 
 
-def enter_span(claimed: Claimed) -> JobContext:
+def enter_span(attempt: Attempt) -> JobContext:
     """Make this context the job's: whatever logs or enqueues in it does so in the job's trace."""
+    claimed = attempt.claimed
     headers = _headers(claimed)
     context = _context(claimed, headers)
     if context.schedule is not None:  # says something of this job alone, not of those that it enqueues
         headers = {name: value for name, value in headers.items() if name not in OF_A_SCHEDULE}
     current_job.set(context)
+    current_attempt.set(attempt)
     current_trace_id.set(context.trace_id)
     current_carrier.set(headers or None)
     bind_structlog()

@@ -118,7 +118,7 @@ class Executor:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _traced(self, job: Job[Any, Any], attempt: Attempt) -> Outcome:
-        context = enter_span(attempt.claimed)
+        context = enter_span(attempt)
         with self._tracing.attempt(context, current_carrier.get()) as tell_failure:
             attempt.started = time.perf_counter()
             self._emit(AttemptStarted(context))
@@ -176,14 +176,24 @@ class Executor:
             try:
                 result = await asyncio.wrap_future(thread)
             except asyncio.CancelledError:
+                attempt.unawaited = True
                 if thread.running():
-                    self._tell_stuck(attempt, thread)
+                    await self._leave(attempt, thread)
                 raise
         else:
             result = job.fn(*payload, **dependencies)
+        if isinstance(attempt.stopped_with, Cancelled):
+            raise asyncio.CancelledError  # it was told, and goes on as if it had not been
         if isinstance(result, Signal):
             raise result
         return result
+
+    async def _leave(self, attempt: Attempt, thread: Future[Any]) -> None:
+        """A thread goes on. One whose job was cancelled may look for that, and has the time that async handlers have."""
+        if isinstance(attempt.stopped_with, Cancelled):
+            await asyncio.gather(asyncio.wrap_future(thread), return_exceptions=True)
+        else:
+            self._tell_stuck(attempt, thread)
 
     def _tell_stuck(self, attempt: Attempt, handler: asyncio.Future[Any] | Future[Any]) -> None:
         self._stuck.add(handler)
@@ -206,7 +216,7 @@ class Executor:
         if own is None:
             return completed
         if attempt.given_up or not await self._complete(own, claimed, completed.result):
-            attempt.stopped_with = attempt.stopped_with or Lost()
+            attempt.stopped_with = attempt.stopped_with or await self._void(own, claimed)
             raise LeaseLost(claimed.id)
         attempt.committing = True
         await own.commit()
@@ -217,6 +227,11 @@ class Executor:
         if result is None:
             return await own.execute(self._sql["complete"], fence)
         return await own.execute(self._sql["complete_with_results"], (*fence, [result]))
+
+    async def _void(self, own: JobSession, claimed: Claimed) -> Outcome:
+        """What it means that the token is void."""
+        rows = await own.execute(self._sql["void"], ([str(claimed.id)], [claimed.token]))
+        return Cancelled(is_written=True) if rows and rows[0][1] else Lost()
 
     async def _undo(self, scope: Scope, context: JobContext, error: BaseException) -> None:
         try:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from litestar_jobs.database import may_have_been_written
 from litestar_jobs.enqueue import Listener
-from litestar_jobs.outcome import Committed, Completed, Outcome, Settlement, Unanswered, settlement
+from litestar_jobs.outcome import Completed, Lost, Outcome, Settlement, Unanswered, settlement
 from litestar_jobs.store import Claimed, Store
 from litestar_jobs.telemetry import Event, OutcomeRefused
 from litestar_jobs.worker.chore import Chore
@@ -67,7 +67,7 @@ class Finisher:
             if isinstance(outcome, Unanswered):
                 self._unheard.add(job.token)
         else:
-            if type(outcome) is Committed:
+            if type(outcome) is not Lost:
                 self._changed([job.id])
             return
         self._chore.wake()

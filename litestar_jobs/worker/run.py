@@ -24,7 +24,6 @@ from litestar_jobs.inject import Plan, SessionFactory
 from litestar_jobs.outcome import Interrupted, Lost, Outcome
 from litestar_jobs.store import Claimed, Statements, Store
 from litestar_jobs.telemetry import (
-    AttemptAbandoned,
     Event,
     Hook,
     JobRescued,
@@ -35,6 +34,7 @@ from litestar_jobs.telemetry import (
     WorkerStarted,
     WorkerStopped,
 )
+from litestar_jobs.worker.attend import Attendant
 from litestar_jobs.worker.chore import Chore
 from litestar_jobs.worker.claim import Claimer
 from litestar_jobs.worker.execute import Executor
@@ -53,10 +53,6 @@ logger = logging.getLogger("litestar_jobs")
 
 PROMOTED_AT_ONCE = 1_000
 NEVER = float("inf")
-AFTER_CANCEL = 5.0
-"""Seconds that handlers have to end after they were cancelled."""
-WATCH_PAUSE = 1.0
-"""Seconds between two looks at whether they did."""
 SUSPECT_PATIENCE = 3600.0
 """Seconds for which a suspect, a job that may be what ends processes, keeps the others waiting at the most."""
 SUSPECT_PAUSE = 0.25
@@ -110,6 +106,7 @@ class Worker:
                 self._sql.channel,
                 self._hear,
                 watched=self._hear_watched,
+                cancelled=self._hear_cancelled,
                 opened=self._hear_nothing,
                 broken=self._hear_elsewhere,
                 deaf=lambda: self._emit(ListenerDeaf(self._poll)),
@@ -130,6 +127,16 @@ class Worker:
             self._finisher = Finisher(writes, self._hear, self._emit, self._reporter.changed)
             report = self._reporter.progress
             self._slots = Slots(self._config.concurrency, self._executor.run, self._ended, report=report)
+            self._attendant = Attendant(
+                self._store,
+                self._slots,
+                self._executor,
+                self._finisher,
+                changed=self._reporter.changed,
+                emit=self._emit,
+                hears=lambda: ear.hears,
+                pause=self._lease / RENEWALS,
+            )
             self._claims = Chore("claim", self._claim, self._emit)
             self._promotes = Chore("promote", self._promote, self._emit)
             self._rescues = Chore("rescue", self._rescue, self._emit)
@@ -138,7 +145,7 @@ class Worker:
             self._fires = Chore("fire", firing.step, self._emit)
             self._checks = Chore("listen", lambda: ear.check(writes.echo), self._emit)
             self._leases = Chore("lease", self._renew_identity, self._emit)
-            self._watches = Chore("watch", self._watch, self._emit)
+            self._watches = Chore("watch", self._attendant.step, self._emit)
             self._prunes = Chore("prune", Pruner(prunes, self._sql, self._keep, self._emit).step, self._emit)
             self._heartbeat: Heartbeat | None = None
             self._promotes_at = 0.0
@@ -153,7 +160,7 @@ class Worker:
             if self._listens_at is not None:
                 await check_way(self._chores.fetch, self._sql, self._known_as, self._listens_at)
             await self._promote()  # opens the connection that listens
-            undo.callback(self._client.listen(self._hear))
+            undo.callback(self._client.listen(self._hear, self._hear_cancelled))
             self._beside = (self._prunes, self._fires, self._promotes, self._rescues, self._checks, self._leases)
             for chore in (self._finisher, self._reporter, *self._beside, self._watches):
                 chore.start()
@@ -177,8 +184,8 @@ class Worker:
         ended = await self._let_end(timeout)
         await self._watches.stop()
         if not ended:
-            interrupted += await self._interrupt()
-        await self._watch()
+            interrupted += await self._attendant.interrupt()
+        self._attendant.free()
         for chore in self._beside:
             await chore.stop()
         await self._finisher.stop()
@@ -252,14 +259,6 @@ class Worker:
             self._emit(SuspectReleased(suspect.id, suspect.job_type, suspect.queue, suspect.trace_id))
         return min(SUSPECT_PAUSE, self._lease / RENEWALS) if waited else self._lease / RENEWALS
 
-    async def _watch(self) -> float:
-        """Free the slots of attempts that do not say themselves that they have ended."""
-        for attempt in self._slots.silent():
-            self._slots.end(attempt, self._executor.judge_silent(attempt))
-        for attempt in self._slots.overdue(AFTER_CANCEL):
-            self._slots.end(attempt, self._executor.give_up(attempt))
-        return WATCH_PAUSE
-
     async def _renew_identity(self) -> float:
         """Have a lease: the first one, and a new one after it was lost."""
         if self._heartbeat is None:
@@ -282,6 +281,11 @@ class Worker:
 
     def _hear_watched(self, ids: list[UUID]) -> None:
         self._reporter.watched(ids)
+
+    def _hear_cancelled(self, tokens: list[int] | None = None) -> None:
+        """These jobs, or some, were cancelled."""
+        if self._attendant.hint(tokens):
+            self._watches.wake()
 
     def _hear_nothing(self) -> None:
         """Notifications may have been missed."""
@@ -326,16 +330,6 @@ class Worker:
             return False
         finally:
             self._patience = None
-
-    async def _interrupt(self) -> int:
-        """Cancel what runs. A handler that does not end even then is given up, and can write nothing any more."""
-        interrupted = self._slots.cancel(Interrupted())
-        if await self._slots.wait(AFTER_CANCEL):
-            return interrupted
-        for job in self._slots.abandon():
-            self._emit(AttemptAbandoned(job.id, job.job_type, job.queue, job.trace_id, job.attempt))
-            self._finisher.put(job, Interrupted())
-        return interrupted
 
     async def _leave(self) -> None:
         if self._heartbeat is not None:
