@@ -5,6 +5,7 @@ from pathlib import Path
 from uuid import UUID
 
 from litestar import Litestar, post
+from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from litestar_jobs import JobContext, Jobs, JobsPlugin, job
@@ -25,12 +26,12 @@ def export(payload: Export, job: JobContext) -> None:
 
 
 @post("/exports")
-async def begin(data: Export, jobs: Jobs) -> UUID:
+async def begin(data: JSONBody[Export], jobs: Jobs) -> UUID:
     return await jobs.enqueue(export(data))
 
 
 @post("/exports/{export_id:uuid}/cancel")
-async def call_off(jobs: Jobs, export_id: UUID) -> bool:
+async def call_off(jobs: Jobs, export_id: FromPath[UUID]) -> bool:
     return await jobs.cancel(export_id)
 
 
