@@ -29,7 +29,7 @@ FILES = sorted(path.stem for path in ROOT.joinpath("sql").glob("*.sql"))
 SQL = Statements("litestar_jobs")
 SEVERAL_CALLERS = {
     "enqueue": 2,  # a batch of single ones, and many at once
-    "enqueue_one": 3,  # alone, and in the caller's transaction on asyncpg and on psycopg
+    "enqueue_one": 2,  # alone, and in the caller's transaction
     "notify": 2,  # after a COPY, and whenever the store tells
     "same_database": 2,  # where the worker listens, and the sessions of the application
     "complete": 2,  # a batch of the finisher's, and in the job's own transaction

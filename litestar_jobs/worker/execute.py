@@ -231,7 +231,7 @@ class Executor:
     async def _void(self, own: JobSession, claimed: Claimed) -> Outcome:
         """What it means that the token is void."""
         rows = await own.execute(self._sql["void"], ([str(claimed.id)], [claimed.token]))
-        return Cancelled(is_written=True) if rows and rows[0][1] else Lost()
+        return Cancelled(is_written=True) if rows and rows[0]["cancelled"] else Lost()
 
     async def _undo(self, scope: Scope, context: JobContext, error: BaseException) -> None:
         try:
