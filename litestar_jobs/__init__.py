@@ -13,7 +13,7 @@ from litestar_jobs.request import JobId, JobRequest
 from litestar_jobs.retry import Exponential, Fixed, Never
 from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.schedule import Cron, Every
-from litestar_jobs.signals import Cancel, Fail, RetryAfter
+from litestar_jobs.signals import Cancel, Fail, RetryAfter, Snooze
 
 __all__ = (
     "Cancel",
@@ -36,6 +36,7 @@ __all__ = (
     "Never",
     "Retention",
     "RetryAfter",
+    "Snooze",
     "WorkerConfig",
     "job",
 )

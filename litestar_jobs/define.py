@@ -22,7 +22,7 @@ from litestar_jobs.request import (
     check_queue,
     whole_number,
 )
-from litestar_jobs.retry import Exponential, RetryPolicy, check_policy
+from litestar_jobs.retry import ErrorTypes, Exponential, RetryOn, RetryPolicy, check_policy, with_rules
 from litestar_jobs.schedule import Cron, Every, Schedule, bound, by_name, given
 from litestar_jobs.signature import payload_type, result_type, split, where
 
@@ -43,6 +43,9 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     queue: str = "default"
     max_retries: int = 3
     retry: RetryPolicy = Exponential()
+    retry_on: RetryOn | None = None
+    fail_on: ErrorTypes | None = None
+    max_snoozes: int = 100
     timeout: Duration | None = None
     priority: int = 0
     sync_to_thread: bool | None = None
@@ -59,6 +62,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
         whole_number(self.max_retries, "max_retries", 0, MAX_RETRIES)
         whole_number(self.priority, "priority", -MAX_PRIORITY, MAX_PRIORITY)
         check_policy(self.retry)
+        with_rules(self.retry, self.retry_on, self.fail_on)
+        whole_number(self.max_snoozes, "max_snoozes", 0, MAX_RETRIES)
         if self.timeout is not None:
             seconds(self.timeout, "timeout", least=0.001)
         _check_yes_or_no(self.sync_to_thread)
@@ -92,7 +97,8 @@ class Job(Generic[PayloadT, ResultT]):
         self.name = fn.__name__ if options.name is None else options.name
         self.queue = options.queue
         self.max_retries = options.max_retries
-        self.retry = options.retry
+        self.retry = with_rules(options.retry, options.retry_on, options.fail_on)
+        self.max_snoozes = options.max_snoozes
         self.timeout = None if options.timeout is None else seconds(options.timeout, "timeout")
         self.priority = options.priority
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn))
@@ -203,7 +209,8 @@ class JobDecorator:
     The first parameter of the function is the payload; the parameters after it are dependencies, filled by name.
     A job without a payload has only keyword parameters: ``async def report(*, db_session: ...)``.
 
-    Options: ``name`` (the function's), ``queue``, ``max_retries`` (after the first attempt), ``retry`` (the policy),
+    Options: ``name`` (the function's), ``queue``, ``max_retries`` (after the first attempt), ``retry`` (the policy) and
+    for which exceptions it holds (``retry_on``, ``fail_on``), ``max_snoozes``,
     ``timeout`` of an attempt in seconds (none), ``priority`` (lower runs first), and for synchronous functions
     ``sync_to_thread`` (yes: with False they run in the event loop and must not block). What a function returns is kept
     if its annotation says that it returns something, unless ``result`` is False.
@@ -235,6 +242,9 @@ class JobDecorator:
         queue: str = ...,
         max_retries: int = ...,
         retry: RetryPolicy = ...,
+        retry_on: RetryOn | None = ...,
+        fail_on: ErrorTypes | None = ...,
+        max_snoozes: int = ...,
         timeout: Duration | None = ...,
         priority: int = ...,
         sync_to_thread: bool | None = ...,

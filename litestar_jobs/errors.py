@@ -20,6 +20,7 @@
         ├── PayloadError          a stored payload no longer decodes
         ├── ResultError           what a handler returned cannot be kept, or does not decode where it is awaited
         ├── JobTimeout            an attempt ran longer than its timeout
+        ├── SnoozedTooOften       its handler said that it waits more often than it may
         ├── WorkerLost            the process that ran it is gone
         └── LeaseLost             this worker may no longer write for the job
 
@@ -45,6 +46,7 @@ __all__ = (
     "PayloadRefused",
     "ResultError",
     "SchemaError",
+    "SnoozedTooOften",
     "StartupError",
     "WorkerLost",
     "WrongEventLoop",
@@ -162,6 +164,17 @@ class JobTimeout(JobsError, TimeoutError):
     def __init__(self, timeout: float) -> None:
         super().__init__(f"the attempt ran longer than its timeout of {timeout:g} s")
         self.timeout = timeout
+
+
+class SnoozedTooOften(JobsError):
+    """The handler of a job raised or returned ``Snooze`` more often than the ``max_snoozes`` of the job allow."""
+
+    def __init__(self, max_snoozes: int) -> None:
+        super().__init__(
+            f"the job has snoozed {max_snoozes} times, as often as it may: what does it wait for? "
+            "@job(max_snoozes=...) sets how often"
+        )
+        self.max_snoozes = max_snoozes
 
 
 class WorkerLost(JobsError):

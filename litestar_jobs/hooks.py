@@ -19,7 +19,7 @@ from litestar_jobs.outcome import (
     Interrupted,
     Lost,
     Retry,
-    Snooze,
+    Snoozed,
     Unanswered,
 )
 from litestar_jobs.telemetry import (
@@ -118,8 +118,10 @@ def _log_end(event: AttemptEnded) -> None:
         case Unanswered(Failed(failure) | Retry(failure)):
             text = "its commit was not answered, so it is completed, or attempt %d has failed: %s"
             _log_job(logging.WARNING, job, text, job.attempt, _brief(failure))
-        case Snooze(delay):
-            _log_job(logging.INFO, job, "waits %g s", delay)
+        case Snoozed(delay, reason):
+            _log_job(
+                logging.INFO, job, "waits %g s%s", delay, f": {_printable(reason[:LONGEST_LINE])}" if reason else ""
+            )
         case Cancelled(failure):
             _log_job(logging.INFO, job, "was cancelled%s", "" if failure is None else f": {_brief(failure)}")
     if event.error is not None:

@@ -7,9 +7,9 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from litestar_jobs.durations import LONGEST
-from litestar_jobs.errors import PayloadError, ResultError
+from litestar_jobs.errors import PayloadError, ResultError, SnoozedTooOften
 from litestar_jobs.retry import RetryPolicy
-from litestar_jobs.signals import Cancel, Fail, RetryAfter
+from litestar_jobs.signals import Cancel, Fail, RetryAfter, Snooze
 
 __all__ = (
     "Cancelled",
@@ -22,9 +22,10 @@ __all__ = (
     "Outcome",
     "Retry",
     "Settlement",
-    "Snooze",
+    "Snoozed",
     "Unanswered",
     "after_failure",
+    "after_snooze",
     "settlement",
     "storable",
 )
@@ -75,10 +76,13 @@ class Retry(msgspec.Struct, frozen=True):
     delay: float
 
 
-class Snooze(msgspec.Struct, frozen=True):
-    """Later, and this attempt does not count."""
+class Snoozed(msgspec.Struct, frozen=True):
+    """Later, in so many seconds, and this attempt does not count: the handler asked for it."""
 
     delay: float
+    reason: str = ""
+    is_asked_for: bool = True
+    """False: this process has no handler for it, and no such event comes."""
 
 
 class Cancelled(msgspec.Struct, frozen=True):
@@ -104,13 +108,13 @@ class Unanswered(msgspec.Struct, frozen=True):
     otherwise: Failed | Retry
 
 
-Outcome: TypeAlias = Completed | Committed | Failed | Retry | Snooze | Cancelled | Interrupted | Lost | Unanswered
+Outcome: TypeAlias = Completed | Committed | Failed | Retry | Snoozed | Cancelled | Interrupted | Lost | Unanswered
 
 
 class Settlement(msgspec.Struct, frozen=True):
     """What ``settle.sql`` is told of a job."""
 
-    verdict: Literal["failed", "cancelled", "retry", "release"]
+    verdict: Literal["failed", "cancelled", "retry", "release", "snooze"]
     delay: float = 0.0
     failure: Failure | None = None
 
@@ -141,6 +145,13 @@ def after_failure(
         return Failed(Failure.of(broken))
 
 
+def after_snooze(asked: Snooze, snoozes: int, max_snoozes: int) -> Snoozed | Failed:
+    """What follows when a handler asks to run later, after so many snoozes before."""
+    if snoozes < max_snoozes:
+        return Snoozed(asked.delay, asked.reason)
+    return Failed(Failure.of(SnoozedTooOften(max_snoozes)))
+
+
 def settlement(outcome: Outcome) -> Settlement | None:
     """What to write for an outcome; None for those that ``complete.sql`` writes or nobody may."""
     match outcome.otherwise if isinstance(outcome, Unanswered) else outcome:
@@ -148,8 +159,8 @@ def settlement(outcome: Outcome) -> Settlement | None:
             return Settlement("failed", failure=failure)
         case Retry(failure, delay):
             return Settlement("retry", delay, failure)
-        case Snooze(delay):
-            return Settlement("release", delay)
+        case Snoozed(delay, is_asked_for=is_asked_for):
+            return Settlement("snooze" if is_asked_for else "release", delay)
         case Interrupted():
             return Settlement("release")
         case Completed() | Committed() | Lost() | Cancelled(is_written=True):

@@ -33,6 +33,7 @@ class Claimed(msgspec.Struct, frozen=True):
     trace_id: str | None
     headers: str | None
     created_at: datetime
+    snoozes: int = 0
 
 
 class Lowest(msgspec.Struct, frozen=True):

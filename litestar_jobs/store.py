@@ -133,6 +133,7 @@ class Store:
                 row["trace_id"],
                 row["headers"],
                 row["created_at"],
+                row["snoozes"],
             )
             for row in rows
         ]

@@ -16,7 +16,7 @@ import litestar_jobs
 ROOT = Path(litestar_jobs.__file__).parent
 
 LAYERS = {
-    "words": "errors durations retry signals outcome request row filter context trace telemetry",
+    "words": "errors durations signals retry outcome request row filter context trace telemetry",
     "define": "payload signature times schedule define",
     "database": "database records store agenda migrate",
     "enqueue": "news special gather bulk alchemy transaction operate watch enqueue",

@@ -127,6 +127,10 @@ async def test_the_policies_of_the_retry_example_say_what_the_page_says(example:
     assert policy(1, shop.TryLater(7)).total_seconds() == 7
     assert policy(3, OSError()).total_seconds() == 8
     assert shop.print_label.retry(1, OSError()) is None
+    assert shop.refund.retry(2, shop.TryLater(7)).total_seconds() == 7
+    assert shop.refund.retry(1, KeyError()) is None
+    assert shop.remind.retry(1, KeyError()) is None
+    assert shop.remind.retry(1, OSError()) is not None
     assert shop.refresh_stock.retry(5, OSError()).total_seconds() == 10
     assert all(1 <= shop.notify_warehouse.retry(1, OSError()).total_seconds() <= 2 for _ in range(20))
     assert shop.notify_warehouse.retry(20, OSError()).total_seconds() <= 3600
@@ -138,6 +142,10 @@ async def test_the_outcomes_example_ends_its_jobs_as_it_says(example: Callable[[
         client = client_of(shop)
         ids = [await client.enqueue(shop.ship(shop.Shipment(order))) for order in ("paid", "withdrawn", "unknown")]
         assert [(await ended(client, job_id)).status for job_id in ids] == ["completed", "cancelled", "failed"]
+        later = [await client.enqueue(shop.ship(shop.Shipment(order))) for order in ("pending", "unpacked")]
+        await drained(client)
+        rows = [await client.get(job_id) for job_id in later]
+        assert [(row.status, row.attempts) for row in rows if row] == [("pending", 1), ("pending", 0)]
 
 
 async def test_the_cancelling_example_stops_its_export(example: Callable[[str], ModuleType], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from litestar_jobs import Fixed, Job, JobContext, JobsConfig, JobsPlugin, JobSta
 from litestar_jobs.context import current_job
 from litestar_jobs.hooks import log_events
 from litestar_jobs.logs import install_record_factory
-from litestar_jobs.outcome import Cancelled, Completed, Failed, Failure, Interrupted, Lost, Outcome, Retry, Snooze
+from litestar_jobs.outcome import Cancelled, Completed, Failed, Failure, Interrupted, Lost, Outcome, Retry, Snoozed
 from litestar_jobs.telemetry import (
     AttemptAbandoned,
     AttemptEnded,
@@ -317,7 +317,8 @@ OF_A_JOB: list[tuple[Event, int, str]] = [
     (after(Failed(FAILURE), BROKEN), logging.ERROR, "failed for good at attempt 2: IntegrityError: duplicate key"),
     (after(Interrupted()), logging.WARNING, "was interrupted and handed back, uncounted"),
     (after(Lost()), logging.ERROR, "was stopped, its lease is lost; it runs or ran elsewhere"),
-    (after(Snooze(5)), logging.INFO, "waits 5 s"),
+    (after(Snoozed(5)), logging.INFO, "waits 5 s"),
+    (after(Snoozed(5, "not\nyet")), logging.INFO, "waits 5 s: 'not\\nyet'"),
     (after(Cancelled()), logging.INFO, "was cancelled"),
     (
         CleanupFailed(CONTEXT, BROKEN),

@@ -8,21 +8,23 @@ GRANT SELECT ON litestar_jobs.migration TO jobs_enqueue, jobs_work, jobs_read, j
 GRANT INSERT ON litestar_jobs.job, litestar_jobs.ready, litestar_jobs.scheduled TO jobs_enqueue;
 GRANT SELECT (run_at) ON litestar_jobs.job TO jobs_enqueue;
 
--- Work: move jobs from state to state, and delete those that were kept long enough. What was asked for cannot be changed.
+-- Work: move jobs from state to state, and delete those that were kept long enough. Of what was asked for only the number of
+-- snoozes changes.
 GRANT SELECT ON ALL TABLES IN SCHEMA litestar_jobs TO jobs_work;
 GRANT INSERT, DELETE ON litestar_jobs.job, litestar_jobs.failure TO jobs_work;
 GRANT INSERT, UPDATE, DELETE ON litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.running,
     litestar_jobs.finished, litestar_jobs.held, litestar_jobs.suspect, litestar_jobs.worker, litestar_jobs.schedule,
     litestar_jobs.progress TO jobs_work;
+GRANT UPDATE (snoozes) ON litestar_jobs.job TO jobs_work;
 GRANT USAGE ON SEQUENCE litestar_jobs.token TO jobs_work;
 
 -- Read: payloads, errors and tracebacks too.
 GRANT SELECT ON ALL TABLES IN SCHEMA litestar_jobs TO jobs_read, jobs_operate;
 
 -- Operate: cancel, retry, move, delete and prune. UPDATE is for locking rows; of what was asked for, a move changes
--- the queue and the priority.
+-- the queue and the priority, and a retry begins to count anew.
 GRANT INSERT, UPDATE, DELETE ON litestar_jobs.finished, litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.held
     TO jobs_operate;
 GRANT UPDATE, DELETE ON litestar_jobs.running TO jobs_operate;
-GRANT UPDATE (queue, priority), DELETE ON litestar_jobs.job TO jobs_operate;
+GRANT UPDATE (queue, priority, snoozes), DELETE ON litestar_jobs.job TO jobs_operate;
 GRANT DELETE ON litestar_jobs.failure TO jobs_operate;

@@ -24,7 +24,7 @@ WITH picked AS MATERIALIZED (
 ), work AS MATERIALIZED (
     SELECT taken.id, nextval('litestar_jobs.token') AS token, (taken.attempts + 1)::smallint AS attempt, taken.queue,
            taken.priority, taken.run_at, job.job_type, job.payload::text AS payload, job.max_retries, job.trace_id,
-           job.headers::text AS headers, job.created_at
+           job.headers::text AS headers, job.created_at, job.snoozes
       FROM taken JOIN litestar_jobs.job ON job.id = taken.id
      WHERE job.id = ANY (ARRAY(SELECT id FROM taken))
 ), started AS (
@@ -33,7 +33,7 @@ WITH picked AS MATERIALIZED (
            statement_timestamp() + make_interval(secs => ($7::jsonb ->> job_type)::float8)
       FROM work
 )
-SELECT id, token, attempt, queue, priority, run_at, job_type, max_retries, trace_id, created_at,
+SELECT id, token, attempt, queue, priority, run_at, job_type, max_retries, trace_id, created_at, snoozes,
        CASE WHEN octet_length(payload) <= $8::int THEN payload END AS payload,
        CASE WHEN octet_length(headers) <= 20000 THEN headers END AS headers
   FROM work

@@ -2,6 +2,8 @@
 -- Answers its queue if it moved.
 WITH gone AS (
     DELETE FROM litestar_jobs.finished WHERE id = $1::uuid AND status IN ('failed', 'cancelled') RETURNING id
+), anew AS (
+    UPDATE litestar_jobs.job SET snoozes = 0 WHERE id = ANY (ARRAY(SELECT id FROM gone)) AND snoozes > 0
 ), again AS (
     INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
     SELECT job.id, job.queue, job.priority, statement_timestamp(), 0 FROM gone JOIN litestar_jobs.job USING (id)

@@ -1,6 +1,7 @@
 -- Settle every other end of an attempt, where the token still is the right one.
 -- $1 ids · $2 tokens · $3 verdicts: 'failed' and 'cancelled' end the job, 'retry' counts the attempt and runs it
--- again, 'release' does not count it · $4 delays in seconds of these two · $5 error types (NULL: nothing failed)
+-- again, 'release' does not count it, and neither does 'snooze', which is counted itself · $4 delays in seconds of these
+-- three · $5 error types (NULL: nothing failed)
 -- $6 messages · $7 tracebacks · $8 channel to notify of jobs that may run at once.
 -- Answers the ids that moved; the others had lost their lease.
 -- job.id = ANY(ARRAY(...)): by the primary key, whatever the statistics say, as in claim.sql.
@@ -25,7 +26,10 @@ WITH outcome AS MATERIALIZED (
            statement_timestamp() + make_interval(secs => settled.delay) AS run_at,
            CASE verdict WHEN 'retry' THEN attempt ELSE attempt - 1 END AS attempts
       FROM settled JOIN litestar_jobs.job USING (id)
-     WHERE verdict IN ('retry', 'release') AND job.id = ANY (ARRAY(SELECT id FROM settled))
+     WHERE verdict IN ('retry', 'release', 'snooze') AND job.id = ANY (ARRAY(SELECT id FROM settled))
+), snoozed AS (
+    UPDATE litestar_jobs.job SET snoozes = LEAST(snoozes + 1, 32767)
+     WHERE id = ANY (ARRAY(SELECT id FROM settled WHERE verdict = 'snooze'))
 ), later AS (
     INSERT INTO litestar_jobs.scheduled (id, queue, priority, run_at, attempts)
     SELECT id, queue, priority, run_at, attempts FROM again WHERE waits

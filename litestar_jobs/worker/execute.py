@@ -22,11 +22,12 @@ from litestar_jobs.outcome import (
     Lost,
     Outcome,
     Retry,
-    Snooze,
+    Snoozed,
     Unanswered,
     after_failure,
+    after_snooze,
 )
-from litestar_jobs.signals import Signal
+from litestar_jobs.signals import Signal, Snooze
 from litestar_jobs.store import Claimed, Statements
 from litestar_jobs.telemetry import (
     AttemptEnded,
@@ -254,6 +255,8 @@ class Executor:
     def _judge(self, job: Job[Any, Any], attempt: Attempt, raised: BaseException) -> Outcome:
         if attempt.stopped_with is not None:
             return attempt.stopped_with
+        if isinstance(raised, Snooze):
+            return after_snooze(raised, attempt.claimed.snoozes, job.max_snoozes)
         outcome = after_failure(raised, attempt.claimed.attempt, attempt.claimed.max_retries, job.retry)
         if isinstance(outcome, Cancelled) or not (attempt.committing and is_unanswered(raised)):
             return outcome
@@ -264,7 +267,7 @@ class Executor:
         delay = self._unknown.get(claimed.job_type, UNKNOWN_FIRST)
         self._unknown[claimed.job_type] = min(delay * 2, UNKNOWN_LONGEST)
         self._emit(JobUnknown(claimed.id, claimed.job_type, claimed.queue, claimed.trace_id, delay))
-        return Snooze(delay)
+        return Snoozed(delay, is_asked_for=False)
 
 
 def _is_closed(attempt: Attempt, raised: BaseException) -> bool:

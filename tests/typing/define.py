@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from litestar_jobs import Cron, Every, Exponential, Fixed, Job, JobContext, JobRequest, Jobs, Never, job
+from litestar_jobs import Cron, Every, Exponential, Fixed, Job, JobContext, JobRequest, Jobs, Never, Snooze, job
 
 
 class Mail(Struct):
@@ -52,6 +52,17 @@ async def with_keywords(payload: Mail, *, state: State, job: JobContext) -> str:
 
 @job(queue="mails", max_retries=5, timeout=timedelta(minutes=1), retry=Fixed(10))
 async def with_options(payload: Mail, jobs: Jobs, *, job: JobContext | None = None) -> None: ...
+
+
+@job(retry_on=(ConnectionError, TimeoutError), fail_on=KeyError, max_snoozes=5)
+async def with_rules(payload: Mail) -> None: ...
+
+
+@job(retry_on={ConnectionError: Fixed(60), TimeoutError: Never()})
+async def with_a_policy_each(payload: Mail) -> Snooze | None: ...
+
+
+job(retry_on=[KeyError("x")])  # type: ignore[list-item]
 
 
 @job

@@ -1,0 +1,1 @@
+ALTER TABLE litestar_jobs.job DROP CONSTRAINT IF EXISTS job_snoozes, DROP COLUMN IF EXISTS snoozes;
