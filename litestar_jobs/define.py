@@ -4,7 +4,7 @@ Nothing here touches a database, and calling a job does not either: it gives a :
 """
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
@@ -23,10 +23,11 @@ from litestar_jobs.request import (
     whole_number,
 )
 from litestar_jobs.retry import ErrorTypes, Exponential, RetryOn, RetryPolicy, check_policy, with_rules
+from litestar_jobs.row import FailedJob
 from litestar_jobs.schedule import Cron, Every, Schedule, bound, by_name, given
 from litestar_jobs.signature import payload_type, result_type, split, where
 
-__all__ = ("Job", "JobDecorator", "job", "registered_jobs", "select_jobs")
+__all__ = ("Job", "JobDecorator", "follow_ups", "job", "registered_jobs", "select_jobs")
 
 PayloadT = TypeVar("PayloadT")
 ResultT = TypeVar("ResultT")
@@ -46,6 +47,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     retry_on: RetryOn | None = None
     fail_on: ErrorTypes | None = None
     max_snoozes: int = 100
+    on_failure: "Job[FailedJob, Any] | None" = None
     timeout: Duration | None = None
     priority: int = 0
     sync_to_thread: bool | None = None
@@ -99,6 +101,7 @@ class Job(Generic[PayloadT, ResultT]):
         self.max_retries = options.max_retries
         self.retry = with_rules(options.retry, options.retry_on, options.fail_on)
         self.max_snoozes = options.max_snoozes
+        self.on_failure = options.on_failure
         self.timeout = None if options.timeout is None else seconds(options.timeout, "timeout")
         self.priority = options.priority
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn))
@@ -131,6 +134,7 @@ class Job(Generic[PayloadT, ResultT]):
             raise DefinitionError(f"job {self.where} is a generator; a job is a function that returns when it is done")
         if self.is_async and options.sync_to_thread is not None:
             raise DefinitionError(f"job {self.where} is async; sync_to_thread is for functions that are not")
+        _check_follow_up(self.name, options.on_failure)
 
     @property
     def payload_type(self) -> Any:
@@ -210,7 +214,8 @@ class JobDecorator:
     A job without a payload has only keyword parameters: ``async def report(*, db_session: ...)``.
 
     Options: ``name`` (the function's), ``queue``, ``max_retries`` (after the first attempt), ``retry`` (the policy) and
-    for which exceptions it holds (``retry_on``, ``fail_on``), ``max_snoozes``,
+    for which exceptions it holds (``retry_on``, ``fail_on``), ``max_snoozes``, the job
+    that is enqueued when this one has failed for good (``on_failure``),
     ``timeout`` of an attempt in seconds (none), ``priority`` (lower runs first), and for synchronous functions
     ``sync_to_thread`` (yes: with False they run in the event loop and must not block). What a function returns is kept
     if its annotation says that it returns something, unless ``result`` is False.
@@ -245,6 +250,7 @@ class JobDecorator:
         retry_on: RetryOn | None = ...,
         fail_on: ErrorTypes | None = ...,
         max_snoozes: int = ...,
+        on_failure: Job[FailedJob, Any] | None = ...,
         timeout: Duration | None = ...,
         priority: int = ...,
         sync_to_thread: bool | None = ...,
@@ -291,6 +297,29 @@ def select_jobs(jobs: Iterable[object] | None) -> dict[str, Job[Any, Any]]:
             )
     by_name(schedule for each in chosen.values() for schedule in each.schedules)
     return chosen
+
+
+def follow_ups(jobs: Mapping[str, Job[Any, Any]]) -> str:
+    """What follows when one of these has failed for good, as ``settle.sql`` and ``rescue.sql`` want to know it."""
+    following = {name: job.on_failure for name, job in jobs.items() if job.on_failure is not None}
+    return msgspec.json.encode(
+        {
+            name: {"job_type": job.name, "queue": job.queue, "priority": job.priority, "max_retries": job.max_retries}
+            for name, job in following.items()
+        }
+    ).decode()
+
+
+def _check_follow_up(name: str, follow_up: object) -> None:
+    if follow_up is not None and (not isinstance(follow_up, Job) or follow_up.payload_type is not FailedJob):
+        raise DefinitionError(
+            "on_failure must be a job, decorated with @job before this one, whose payload is a FailedJob: "
+            f"async def tell(payload: FailedJob) -> None. It is {follow_up!r}"
+        )
+    while isinstance(follow_up, Job):
+        if follow_up.name == name:
+            raise DefinitionError(f"job {name!r} would follow its own failure, for ever: on_failure goes in a circle")
+        follow_up = follow_up.on_failure
 
 
 def _job(given: object) -> Job[Any, Any]:

@@ -21,6 +21,7 @@ from litestar_jobs.outcome import Settlement
 from litestar_jobs.records import Claimed, LiveWorker, Lowest, QueueCount, Released, Rescued, UnknownType, Walked
 from litestar_jobs.request import NewJob
 from litestar_jobs.row import JobFailure, JobRow, JobStatus
+from litestar_jobs.schedule import OF_A_SCHEDULE
 
 __all__ = (
     "LARGEST",
@@ -50,6 +51,8 @@ WATCHED_FOR = 30.0
 SCHEMA_NAME = re.compile(r"(?!pg_|public\Z|information_schema\Z)[a-z_][a-z0-9_]{0,50}\Z")
 
 
+NOTHING = "{}"
+"""No job has another that follows its failure."""
 LARGEST = 4_000_000
 """Bytes of the largest payload that is claimed, unless the caller says otherwise."""
 
@@ -147,7 +150,7 @@ class Store:
         rows = await self._fetch(self._sql["complete_with_results"], ids, tokens, [result for _, result in jobs])
         return {row["id"] for row in rows}
 
-    async def settle(self, jobs: Sequence[tuple[Claimed, Settlement]]) -> set[UUID]:
+    async def settle(self, jobs: Sequence[tuple[Claimed, Settlement]], follow_ups: str = NOTHING) -> set[UUID]:
         failures = [settlement.failure for _, settlement in jobs]
         rows = await self._fetch(
             self._sql["settle"],
@@ -159,6 +162,8 @@ class Store:
             [failure and failure.message for failure in failures],
             [failure and failure.traceback for failure in failures],
             self._channel,
+            follow_ups,
+            OF_A_SCHEDULE,
         )
         return {row["id"] for row in rows}
 
@@ -187,8 +192,8 @@ class Store:
     async def deregister(self, worker_id: UUID) -> None:
         await self._fetch(self._sql["deregister"], worker_id)
 
-    async def rescue(self, grace: float) -> list[Rescued]:
-        rows = await self._fetch(self._sql["rescue"], grace, self._channel)
+    async def rescue(self, grace: float, follow_ups: str = NOTHING) -> list[Rescued]:
+        rows = await self._fetch(self._sql["rescue"], grace, self._channel, follow_ups, OF_A_SCHEDULE)
         return [_struct(Rescued, row) for row in rows]
 
     async def release(self, queues: Sequence[str], patience: float) -> tuple[bool, Released | None]:

@@ -148,6 +148,15 @@ async def test_the_outcomes_example_ends_its_jobs_as_it_says(example: Callable[[
         assert [(row.status, row.attempts) for row in rows if row] == [("pending", 1), ("pending", 0)]
 
 
+async def test_the_alarms_example_tells_of_the_failure(example: Callable[[str], ModuleType]) -> None:
+    shop = example("alarms")
+    async with running(shop.app):
+        job_id = await client_of(shop).enqueue(shop.charge(shop.Order(7)))
+        await ended(client_of(shop), job_id)
+        await drained(client_of(shop))
+    assert [f"charge {job_id} has failed: no route to the bank"] == shop.ALARMS
+
+
 async def test_the_cancelling_example_stops_its_export(example: Callable[[str], ModuleType], tmp_path: Path) -> None:
     shop = example("cancelling")
     path = tmp_path / "export"

@@ -104,6 +104,8 @@ HOT: dict[str, tuple[Any, ...]] = {
         ["m"] * COUNT,
         ["t"] * COUNT,
         "channel",
+        '{"t": {"job_type": "u", "queue": "a", "priority": 0, "max_retries": 3}}',
+        ["schedule"],
     ),
     "enqueue": (
         SOME,

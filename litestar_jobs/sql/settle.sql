@@ -1,8 +1,9 @@
 -- Settle every other end of an attempt, where the token still is the right one.
 -- $1 ids · $2 tokens · $3 verdicts: 'failed' and 'cancelled' end the job, 'retry' counts the attempt and runs it
 -- again, 'release' does not count it, and neither does 'snooze', which is counted itself · $4 delays in seconds of these
--- three · $5 error types (NULL: nothing failed)
--- $6 messages · $7 tracebacks · $8 channel to notify of jobs that may run at once.
+-- three · $5 error types (NULL: nothing failed) · $6 messages · $7 tracebacks
+-- $8 channel to notify of jobs that may run at once · $9 what follows a failed job: JSON object of job types to job_type,
+-- queue, priority and max_retries of another job · $10 what its headers do not inherit.
 -- Answers the ids that moved; the others had lost their lease.
 -- job.id = ANY(ARRAY(...)): by the primary key, whatever the statistics say, as in claim.sql.
 WITH outcome AS MATERIALIZED (
@@ -36,7 +37,27 @@ WITH outcome AS MATERIALIZED (
 ), now AS (
     INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
     SELECT id, queue, priority, run_at, attempts FROM again WHERE NOT waits
+), follows AS MATERIALIZED (
+    SELECT litestar_jobs.new_id() AS id, $9::jsonb -> job.job_type AS next, job.trace_id,
+           CASE WHEN jsonb_typeof(job.headers) = 'object' THEN job.headers - $10::text[] END AS headers,
+           jsonb_build_object(
+               'id', job.id, 'job_type', job.job_type, 'queue', settled.queue, 'payload', job.payload,
+               'attempts', settled.attempt, 'error_type', COALESCE(settled.error_type, ''),
+               'message', COALESCE(settled.message, ''), 'trace_id', job.trace_id) AS payload
+      FROM settled JOIN litestar_jobs.job USING (id)
+     WHERE job.id = ANY (ARRAY(SELECT id FROM settled WHERE verdict = 'failed')) AND $9::jsonb ? job.job_type
+), follow AS (
+    INSERT INTO litestar_jobs.job
+           (id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at, created_at)
+    SELECT id, next ->> 'queue', next ->> 'job_type', payload, (next ->> 'priority')::smallint,
+           (next ->> 'max_retries')::smallint, trace_id, headers, statement_timestamp(), statement_timestamp()
+      FROM follows
+    RETURNING id, queue, priority, run_at
+), follow_now AS (
+    INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
+    SELECT id, queue, priority, run_at, 0 FROM follow
+), told AS MATERIALIZED (
+    SELECT pg_notify($8::text, 'ready:' || queue)
+      FROM (SELECT queue FROM again WHERE NOT waits UNION SELECT queue FROM follow) AS queues
 )
-SELECT settled.id,
-       (SELECT pg_notify($8::text, 'ready:' || again.queue)::text FROM again WHERE again.id = settled.id AND NOT waits)
-  FROM settled
+SELECT id, (SELECT count(*) FROM told) AS told FROM settled

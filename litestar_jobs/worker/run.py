@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 from litestar_jobs.agenda import Agenda
 from litestar_jobs.config import WorkerConfig
 from litestar_jobs.database import COMMAND_TIMEOUT, Database, Link, may_have_been_written
-from litestar_jobs.define import Job
+from litestar_jobs.define import Job, follow_ups
 from litestar_jobs.durations import seconds
 from litestar_jobs.enqueue import JobsClient
 from litestar_jobs.inject import Plan, SessionFactory
@@ -95,6 +95,7 @@ class Worker:
         self._lease = seconds(config.lease, "lease")
         self._poll = seconds(config.poll_interval, "poll_interval")
         self._executor = Executor(jobs, plans, constants, tracing=tracing, emit=self._emit, statements=statements)
+        self._follow_ups = follow_ups(jobs)
         self._timeouts = msgspec.json.encode(
             {name: job.timeout for name, job in jobs.items() if job.timeout is not None}
         ).decode()
@@ -124,7 +125,7 @@ class Worker:
             self._claimer = Claimer(self._claims_store, self.queues, self._timeouts, largest=self._largest)
             writes = Store(finishes.fetch, self._sql)
             self._reporter = Reporter(self._store, self._emit)
-            self._finisher = Finisher(writes, self._hear, self._emit, self._reporter.changed)
+            self._finisher = Finisher(writes, self._hear, self._emit, self._reporter.changed, self._follow_ups)
             report = self._reporter.progress
             self._slots = Slots(self._config.concurrency, self._executor.run, self._ended, report=report)
             self._attendant = Attendant(
@@ -251,7 +252,7 @@ class Worker:
             logger.warning(
                 "job %s was in two states, which another program must have written; the later one counts", job_id
             )
-        for job in await self._store.rescue(self._lease):
+        for job in await self._store.rescue(self._lease, self._follow_ups):
             fate = (job.was_last, job.overdue, job.suspect)
             self._emit(JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, *fate))
         waited, suspect = await self._store.release(self.queues, SUSPECT_PATIENCE)

@@ -12,7 +12,20 @@ from litestar.di import NamedDependency
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from litestar_jobs import Cron, Every, Exponential, Fixed, Job, JobContext, JobRequest, Jobs, Never, Snooze, job
+from litestar_jobs import (
+    Cron,
+    Every,
+    Exponential,
+    FailedJob,
+    Fixed,
+    Job,
+    JobContext,
+    JobRequest,
+    Jobs,
+    Never,
+    Snooze,
+    job,
+)
 
 
 class Mail(Struct):
@@ -62,6 +75,15 @@ async def with_rules(payload: Mail) -> None: ...
 async def with_a_policy_each(payload: Mail) -> Snooze | None: ...
 
 
+@job
+async def tell(payload: FailedJob) -> None: ...
+
+
+@job(on_failure=tell)
+async def followed(payload: Mail) -> None: ...
+
+
+job(on_failure=with_options)  # type: ignore[arg-type]
 job(retry_on=[KeyError("x")])  # type: ignore[list-item]
 
 
