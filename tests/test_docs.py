@@ -154,7 +154,7 @@ async def test_the_alarms_example_tells_of_the_failure(example: Callable[[str], 
         job_id = await client_of(shop).enqueue(shop.charge(shop.Order(7)))
         await ended(client_of(shop), job_id)
         await drained(client_of(shop))
-    assert [f"charge {job_id} has failed: no route to the bank"] == shop.ALARMS
+    assert [f"charge {job_id} has failed: no route to the bank of order 7"] == shop.ALARMS
 
 
 async def test_the_cancelling_example_stops_its_export(example: Callable[[str], ModuleType], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ class Order(Struct):
 
 @job(max_retries=1, retry=Fixed(0.1), on_failure=tell_ops)
 async def charge(payload: Order) -> None:
-    raise ConnectionError("no route to the bank")
+    raise ConnectionError(f"no route to the bank of order {payload.number}")
 
 
 app = Litestar(plugins=[JobsPlugin()])
