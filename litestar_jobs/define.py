@@ -18,6 +18,7 @@ from litestar_jobs.request import (
     MAX_PRIORITY,
     MAX_RETRIES,
     JobRequest,
+    check_limits,
     check_name,
     check_queue,
     whole_number,
@@ -49,6 +50,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_snoozes: int = 100
     on_failure: "Job[FailedJob, Any] | None" = None
     timeout: Duration | None = None
+    expires_in: Duration | None = None
+    deadline: Duration | None = None
     priority: int = 0
     sync_to_thread: bool | None = None
     cron: str | None = None
@@ -68,6 +71,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
         whole_number(self.max_snoozes, "max_snoozes", 0, MAX_RETRIES)
         if self.timeout is not None:
             seconds(self.timeout, "timeout", least=0.001)
+        check_limits(self.expires_in, self.deadline)
         _check_yes_or_no(self.sync_to_thread)
         given(self.cron, self.timezone, self.every, self.schedules)
         if not isinstance(self.result, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - of those who do not check
@@ -103,6 +107,7 @@ class Job(Generic[PayloadT, ResultT]):
         self.max_snoozes = options.max_snoozes
         self.on_failure = options.on_failure
         self.timeout = None if options.timeout is None else seconds(options.timeout, "timeout")
+        self.limits = (options.expires_in, options.deadline)
         self.priority = options.priority
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn))
         self.in_thread = not self.is_async and options.sync_to_thread is not False
@@ -154,6 +159,8 @@ class Job(Generic[PayloadT, ResultT]):
         delay: Duration | None = ...,
         run_at: datetime | None = ...,
         max_retries: int = ...,
+        expires_in: Duration | None = ...,
+        deadline: Duration | None = ...,
     ) -> JobRequest: ...
 
     @overload
@@ -167,6 +174,8 @@ class Job(Generic[PayloadT, ResultT]):
         delay: Duration | None = ...,
         run_at: datetime | None = ...,
         max_retries: int = ...,
+        expires_in: Duration | None = ...,
+        deadline: Duration | None = ...,
     ) -> JobRequest: ...
 
     def __call__(  # noqa: PLR0913 - these are the options of one call
@@ -179,6 +188,8 @@ class Job(Generic[PayloadT, ResultT]):
         delay: Duration | None = None,
         run_at: datetime | None = None,
         max_retries: int | None = None,
+        expires_in: Duration | None = None,
+        deadline: Duration | None = None,
     ) -> JobRequest:
         """Ask for an execution with this payload. Options left out are the job's own.
 
@@ -193,6 +204,8 @@ class Job(Generic[PayloadT, ResultT]):
             priority=self.priority if priority is None else priority,
             run_at=run_at,
             delay=delay,
+            expires_in=self.limits[0] if expires_in is None else expires_in,
+            deadline=self.limits[1] if deadline is None else deadline,
         )
 
     def _encoded(self, payload: Any) -> bytes:
@@ -214,11 +227,11 @@ class JobDecorator:
     A job without a payload has only keyword parameters: ``async def report(*, db_session: ...)``.
 
     Options: ``name`` (the function's), ``queue``, ``max_retries`` (after the first attempt), ``retry`` (the policy) and
-    for which exceptions it holds (``retry_on``, ``fail_on``), ``max_snoozes``, the job
-    that is enqueued when this one has failed for good (``on_failure``),
-    ``timeout`` of an attempt in seconds (none), ``priority`` (lower runs first), and for synchronous functions
-    ``sync_to_thread`` (yes: with False they run in the event loop and must not block). What a function returns is kept
-    if its annotation says that it returns something, unless ``result`` is False.
+    for which exceptions it holds (``retry_on``, ``fail_on``), ``max_snoozes``, ``on_failure`` (a job that follows when this
+    one has failed for good), ``timeout`` of an attempt in seconds (none), ``expires_in`` and ``deadline`` of the whole
+    job, ``priority`` (lower runs first), and for synchronous functions ``sync_to_thread`` (yes: with False they run in the
+    event loop and must not block). What a function returns is kept if its annotation says that it returns something,
+    unless ``result`` is False.
 
     A periodic job has ``cron`` with a ``timezone`` (UTC), or ``every`` so many seconds, or several ``schedules``, each a
     :class:`Cron` or :class:`Every`.
@@ -252,6 +265,8 @@ class JobDecorator:
         max_snoozes: int = ...,
         on_failure: Job[FailedJob, Any] | None = ...,
         timeout: Duration | None = ...,
+        expires_in: Duration | None = ...,
+        deadline: Duration | None = ...,
         priority: int = ...,
         sync_to_thread: bool | None = ...,
         cron: str | None = ...,
@@ -302,12 +317,11 @@ def select_jobs(jobs: Iterable[object] | None) -> dict[str, Job[Any, Any]]:
 def follow_ups(jobs: Mapping[str, Job[Any, Any]]) -> str:
     """What follows when one of these has failed for good, as ``settle.sql`` and ``rescue.sql`` want to know it."""
     following = {name: job.on_failure for name, job in jobs.items() if job.on_failure is not None}
-    return msgspec.json.encode(
-        {
-            name: {"job_type": job.name, "queue": job.queue, "priority": job.priority, "max_retries": job.max_retries}
-            for name, job in following.items()
-        }
-    ).decode()
+    told = {
+        name: {"job_type": job.name, "queue": job.queue, "priority": job.priority, "max_retries": job.max_retries}
+        for name, job in following.items()
+    }
+    return msgspec.json.encode(told).decode()
 
 
 def _check_follow_up(name: str, follow_up: object) -> None:

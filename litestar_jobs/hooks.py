@@ -30,6 +30,7 @@ from litestar_jobs.telemetry import (
     CleanupFailed,
     Event,
     HandlerStuck,
+    JobLapsed,
     JobRescued,
     JobsPruned,
     JobUnknown,
@@ -54,7 +55,9 @@ DEAF = (
     "LITESTAR_JOBS_LISTEN_DSN, or a shorter poll_interval"
 )
 
-Elsewhere: TypeAlias = JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned | HandlerStuck
+Elsewhere: TypeAlias = (
+    JobRescued | JobLapsed | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned | HandlerStuck
+)
 """What happens to a job outside of its own context."""
 
 
@@ -65,7 +68,9 @@ def log_events(event: Event) -> None:
             logger.debug("%s started", job.job_type)
         case AttemptEnded():
             _log_end(event)
-        case JobRescued() | SuspectReleased() | JobUnknown() | OutcomeRefused() | AttemptAbandoned() | HandlerStuck():
+        case JobRescued() | JobLapsed() | SuspectReleased() | JobUnknown():
+            _log_elsewhere(event)
+        case OutcomeRefused() | AttemptAbandoned() | HandlerStuck():
             _log_elsewhere(event)
         case CleanupFailed(job, error):
             _log_job(logging.ERROR, job, "a dependency failed while it was cleaned up: %s", _brief(error))
@@ -140,6 +145,10 @@ def _log_elsewhere(event: Elsewhere) -> None:
                 "ran on long after its timeout" if overdue else "was lost with its process",
                 _what_follows(event),
             )
+        case JobLapsed(is_expired=True):
+            _log_job(logging.WARNING, event, "was not begun in time, and is cancelled")
+        case JobLapsed():
+            _log_job(logging.ERROR, event, "failed for good: its deadline was over while it waited")
         case SuspectReleased():
             _log_job(logging.WARNING, event, "was lost with its process more than once; it is its turn to run again")
         case JobUnknown(delay=delay):
@@ -188,7 +197,7 @@ def _log_job(
     job_id = str(job.id if isinstance(job, JobContext) else job.job_id)
     trace_id = job.trace_id or "-"
     span: dict[str, Any] = {"trace_id": trace_id, "job_id": job_id, "job_type": job.job_type, "queue": job.queue}
-    if not isinstance(job, JobUnknown | SuspectReleased):
+    if not isinstance(job, JobUnknown | JobLapsed | SuspectReleased):
         span["attempt"] = job.attempt
     logger.log(
         level,

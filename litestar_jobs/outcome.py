@@ -2,12 +2,12 @@
 
 import traceback
 from datetime import timedelta
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from litestar_jobs.durations import LONGEST
-from litestar_jobs.errors import PayloadError, ResultError, SnoozedTooOften
+from litestar_jobs.errors import JobDeadline, PayloadError, ResultError, SnoozedTooOften
 from litestar_jobs.retry import RetryPolicy
 from litestar_jobs.signals import Cancel, Fail, RetryAfter, Snooze
 
@@ -26,9 +26,12 @@ __all__ = (
     "Unanswered",
     "after_failure",
     "after_snooze",
+    "in_time",
     "settlement",
     "storable",
 )
+
+OutcomeT = TypeVar("OutcomeT")
 
 MAX_MESSAGE = 2_000
 MAX_TRACEBACK = 20_000
@@ -67,6 +70,8 @@ class Failed(msgspec.Struct, frozen=True):
     """No further attempt."""
 
     failure: Failure
+    has_begun: bool = True
+    """False: the deadline of the job was over before; of that no such event comes."""
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -91,6 +96,8 @@ class Cancelled(msgspec.Struct, frozen=True):
     failure: Failure | None = None
     is_written: bool = False
     """Somebody else cancelled the job, in the database, while it ran."""
+    has_begun: bool = True
+    """False: the job had expired; of that no such event comes."""
 
 
 class Interrupted(msgspec.Struct, frozen=True):
@@ -114,7 +121,7 @@ Outcome: TypeAlias = Completed | Committed | Failed | Retry | Snoozed | Cancelle
 class Settlement(msgspec.Struct, frozen=True):
     """What ``settle.sql`` is told of a job."""
 
-    verdict: Literal["failed", "cancelled", "retry", "release", "snooze"]
+    verdict: Literal["failed", "cancelled", "retry", "release", "snooze", "expired", "overdue"]
     delay: float = 0.0
     failure: Failure | None = None
 
@@ -130,7 +137,7 @@ def after_failure(
     failure = Failure.of(error)
     if isinstance(error, Cancel):
         return Cancelled(failure)
-    if attempt > max_retries or isinstance(error, PayloadError | ResultError | Fail):
+    if attempt > max_retries or isinstance(error, PayloadError | ResultError | Fail | JobDeadline):
         return Failed(failure)
     if isinstance(error, RetryAfter):
         return Retry(failure, error.delay)
@@ -152,11 +159,20 @@ def after_snooze(asked: Snooze, snoozes: int, max_snoozes: int) -> Snoozed | Fai
     return Failed(Failure.of(SnoozedTooOften(max_snoozes)))
 
 
+def in_time(outcome: OutcomeT, seconds_left: float | None, raised: BaseException) -> OutcomeT | Failed:
+    """The outcome, unless the job would go on only after its deadline, so many seconds from now."""
+    if seconds_left is None or not isinstance(outcome, Retry | Snoozed) or outcome.delay < seconds_left:
+        return outcome
+    late = JobDeadline("the deadline of the job comes before its next attempt could")
+    late.__cause__ = raised
+    return Failed(Failure.of(late))
+
+
 def settlement(outcome: Outcome) -> Settlement | None:
     """What to write for an outcome; None for those that ``complete.sql`` writes or nobody may."""
     match outcome.otherwise if isinstance(outcome, Unanswered) else outcome:
-        case Failed(failure):
-            return Settlement("failed", failure=failure)
+        case Failed(failure, has_begun):
+            return Settlement("failed" if has_begun else "overdue", failure=failure)
         case Retry(failure, delay):
             return Settlement("retry", delay, failure)
         case Snoozed(delay, is_asked_for=is_asked_for):
@@ -165,8 +181,8 @@ def settlement(outcome: Outcome) -> Settlement | None:
             return Settlement("release")
         case Completed() | Committed() | Lost() | Cancelled(is_written=True):
             return None
-        case Cancelled(failure):
-            return Settlement("cancelled", failure=failure)
+        case Cancelled(failure, has_begun=has_begun):
+            return Settlement("cancelled" if has_begun else "expired", failure=failure)
 
 
 def _seconds(delay: object) -> float:

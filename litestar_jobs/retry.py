@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from litestar_jobs.durations import Duration, seconds
-from litestar_jobs.errors import DefinitionError, PayloadError, ResultError
+from litestar_jobs.errors import DefinitionError, JobDeadline, PayloadError, ResultError
 from litestar_jobs.signals import Signal
 
 __all__ = ("ErrorTypes", "Exponential", "Fixed", "Never", "RetryOn", "RetryPolicy", "check_policy", "with_rules")
@@ -23,7 +23,7 @@ RetryPolicy: TypeAlias = Callable[[int, BaseException], timedelta | None]
 ErrorTypes: TypeAlias = type[BaseException] | Collection[type[BaseException]]
 RetryOn: TypeAlias = ErrorTypes | Mapping[type[BaseException], RetryPolicy]
 
-DECIDED = (Signal, PayloadError, ResultError)
+DECIDED = (Signal, PayloadError, ResultError, JobDeadline)
 """What ends an attempt before any policy is asked."""
 WEEK = timedelta(days=7)
 STEEPEST = 1000.0

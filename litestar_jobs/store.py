@@ -4,6 +4,7 @@ The files are written for the schema ``litestar_jobs``; another schema's name ta
 """
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -18,7 +19,18 @@ from litestar_jobs.database import Fetch, Record
 from litestar_jobs.errors import ConfigurationError
 from litestar_jobs.filter import JobFilter
 from litestar_jobs.outcome import Settlement
-from litestar_jobs.records import Claimed, LiveWorker, Lowest, QueueCount, Released, Rescued, UnknownType, Walked
+from litestar_jobs.records import (
+    Claimed,
+    Lapsed,
+    LiveWorker,
+    Lowest,
+    QueueCount,
+    Released,
+    Rescued,
+    UnknownType,
+    Walk,
+    Walked,
+)
 from litestar_jobs.request import NewJob
 from litestar_jobs.row import JobFailure, JobRow, JobStatus
 from litestar_jobs.schedule import OF_A_SCHEDULE
@@ -137,6 +149,8 @@ class Store:
                 row["headers"],
                 row["created_at"],
                 row["snoozes"],
+                row["expired"] or False,
+                None if row["seconds_left"] is None else time.monotonic() + row["seconds_left"],
             )
             for row in rows
         ]
@@ -195,6 +209,13 @@ class Store:
     async def rescue(self, grace: float, follow_ups: str = NOTHING) -> list[Rescued]:
         rows = await self._fetch(self._sql["rescue"], grace, self._channel, follow_ups, OF_A_SCHEDULE)
         return [_struct(Rescued, row) for row in rows]
+
+    async def lapse(self, since: Walk, at_most: int, follow_ups: str = NOTHING) -> tuple[list[Lapsed], int, Walk]:
+        """The jobs that lapsed, how many were walked over, and how far."""
+        hints = (since.expired_at, since.expired_id, since.overdue_at, since.overdue_id)
+        rows = await self._fetch(self._sql["lapse"], *hints, at_most, self._channel, follow_ups, OF_A_SCHEDULE)
+        ends = {name: rows[0][name] or getattr(since, name) for name in Walk.__struct_fields__}
+        return [_struct(Lapsed, row) for row in rows if row["id"] is not None], rows[0]["walked"], Walk(**ends)
 
     async def release(self, queues: Sequence[str], patience: float) -> tuple[bool, Released | None]:
         """Whether suspects waited, and the one that may run now."""

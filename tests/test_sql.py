@@ -126,6 +126,7 @@ HOT: dict[str, tuple[Any, ...]] = {
     "promote": (100, "channel"),
     "renew": (WORKER, 15.0),
     "cancel_many": (SOME, "channel"),
+    "lapse": (NOW, SOME[0], NOW, SOME[0], 1000, "channel", "{}", ["schedule"]),
     "void": (SOME, list(range(COUNT))),
     "retry_many": (SOME, ["failed", "cancelled"], "channel"),
     "move_many": (SOME, "b", 1, "channel"),

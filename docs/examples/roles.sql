@@ -26,5 +26,5 @@ GRANT SELECT ON ALL TABLES IN SCHEMA litestar_jobs TO jobs_read, jobs_operate;
 GRANT INSERT, UPDATE, DELETE ON litestar_jobs.finished, litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.held
     TO jobs_operate;
 GRANT UPDATE, DELETE ON litestar_jobs.running TO jobs_operate;
-GRANT UPDATE (queue, priority, snoozes), DELETE ON litestar_jobs.job TO jobs_operate;
+GRANT UPDATE (queue, priority, snoozes, expires_at, deadline_at), DELETE ON litestar_jobs.job TO jobs_operate;
 GRANT DELETE ON litestar_jobs.failure TO jobs_operate;

@@ -1,7 +1,7 @@
 -- Settle every other end of an attempt, where the token still is the right one.
 -- $1 ids · $2 tokens · $3 verdicts: 'failed' and 'cancelled' end the job, 'retry' counts the attempt and runs it
 -- again, 'release' does not count it, and neither does 'snooze', which is counted itself · $4 delays in seconds of these
--- three · $5 error types (NULL: nothing failed) · $6 messages · $7 tracebacks
+-- three; 'expired' and 'overdue' end a job, as cancelled and as failed, of which this attempt was never begun · $5 error types (NULL: nothing failed) · $6 messages · $7 tracebacks
 -- $8 channel to notify of jobs that may run at once · $9 what follows a failed job: JSON object of job types to job_type,
 -- queue, priority and max_retries of another job · $10 what its headers do not inherit.
 -- Answers the ids that moved; the others had lost their lease.
@@ -13,19 +13,21 @@ WITH outcome AS MATERIALIZED (
     DELETE FROM litestar_jobs.running WHERE id = ANY ($1::uuid[]) AND token = ANY ($2::bigint[])
     RETURNING id, attempt, queue, started_at, worker_id
 ), settled AS MATERIALIZED (
-    SELECT gone.*, outcome.verdict, outcome.delay, outcome.error_type, outcome.message, outcome.traceback
+    SELECT gone.id, gone.queue, outcome.verdict, outcome.delay, outcome.error_type, outcome.message, outcome.traceback,
+           gone.attempt - (verdict IN ('release', 'snooze', 'expired', 'overdue'))::int AS attempts,
+           CASE WHEN verdict NOT IN ('expired', 'overdue') THEN gone.started_at END AS started_at, gone.worker_id,
+           CASE verdict WHEN 'expired' THEN 'cancelled' WHEN 'overdue' THEN 'failed' ELSE verdict END AS becomes
       FROM gone JOIN outcome USING (id)
 ), noted AS (
     INSERT INTO litestar_jobs.failure (id, attempt, failed_at, error_type, message, traceback)
-    SELECT id, attempt, statement_timestamp(), error_type, message, traceback FROM settled WHERE error_type IS NOT NULL
+    SELECT id, attempts, statement_timestamp(), error_type, message, traceback FROM settled WHERE error_type IS NOT NULL
 ), ended AS (
     INSERT INTO litestar_jobs.finished (id, status, attempts, started_at, finished_at, worker_id)
-    SELECT id, verdict, attempt, started_at, statement_timestamp(), worker_id
-      FROM settled WHERE verdict IN ('failed', 'cancelled')
+    SELECT id, becomes, attempts, started_at, statement_timestamp(), worker_id
+      FROM settled WHERE becomes IN ('failed', 'cancelled')
 ), again AS MATERIALIZED (
     SELECT settled.id, settled.queue, job.priority, settled.delay > 0 AS waits,
-           statement_timestamp() + make_interval(secs => settled.delay) AS run_at,
-           CASE verdict WHEN 'retry' THEN attempt ELSE attempt - 1 END AS attempts
+           statement_timestamp() + make_interval(secs => settled.delay) AS run_at, settled.attempts
       FROM settled JOIN litestar_jobs.job USING (id)
      WHERE verdict IN ('retry', 'release', 'snooze') AND job.id = ANY (ARRAY(SELECT id FROM settled))
 ), snoozed AS (
@@ -42,10 +44,10 @@ WITH outcome AS MATERIALIZED (
            CASE WHEN jsonb_typeof(job.headers) = 'object' THEN job.headers - $10::text[] END AS headers,
            jsonb_build_object(
                'id', job.id, 'job_type', job.job_type, 'queue', settled.queue, 'payload', job.payload,
-               'attempts', settled.attempt, 'error_type', COALESCE(settled.error_type, ''),
+               'attempts', settled.attempts, 'error_type', COALESCE(settled.error_type, ''),
                'message', COALESCE(settled.message, ''), 'trace_id', job.trace_id) AS payload
       FROM settled JOIN litestar_jobs.job USING (id)
-     WHERE job.id = ANY (ARRAY(SELECT id FROM settled WHERE verdict = 'failed')) AND $9::jsonb ? job.job_type
+     WHERE job.id = ANY (ARRAY(SELECT id FROM settled WHERE becomes = 'failed')) AND $9::jsonb ? job.job_type
 ), follow AS (
     INSERT INTO litestar_jobs.job
            (id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at, created_at)

@@ -11,13 +11,14 @@ from typing import Any
 from litestar_jobs.alchemy import is_unanswered
 from litestar_jobs.context import JobContext
 from litestar_jobs.define import Job
-from litestar_jobs.errors import JobTimeout, LeaseLost
+from litestar_jobs.errors import JobDeadline, JobExpired, JobTimeout, LeaseLost
 from litestar_jobs.inject import CONTEXT_KEY, JobSession, Plan, Scope
 from litestar_jobs.outcome import (
     Cancelled,
     Committed,
     Completed,
     Failed,
+    Failure,
     Interrupted,
     Lost,
     Outcome,
@@ -26,6 +27,7 @@ from litestar_jobs.outcome import (
     Unanswered,
     after_failure,
     after_snooze,
+    in_time,
 )
 from litestar_jobs.signals import Signal, Snooze
 from litestar_jobs.store import Claimed, Statements
@@ -35,6 +37,7 @@ from litestar_jobs.telemetry import (
     CleanupFailed,
     Event,
     HandlerStuck,
+    JobLapsed,
     JobUnknown,
     Tracing,
 )
@@ -81,6 +84,8 @@ class Executor:
     async def run(self, attempt: Attempt) -> Outcome:
         """One attempt, from the claim to its outcome. Runs in a context of its own, which the span stays in."""
         claimed = attempt.claimed
+        if claimed.expired or ((left := attempt.seconds_left) is not None and left <= 0):
+            return self._lapse(claimed)
         job = self._jobs.get(claimed.job_type)
         if job is None:
             return self._wait_for_a_newer_worker(claimed)
@@ -105,10 +110,10 @@ class Executor:
         attempt.given_up = True
         if attempt.task is not None:
             self._tell_stuck(attempt, attempt.task)
-        error: JobTimeout | None = None
+        error: JobTimeout | JobDeadline | None = None
         if attempt.stopped_with is None:
             job = self._jobs[attempt.claimed.job_type]
-            error = JobTimeout(job.timeout or 0)
+            error = JobTimeout(job.timeout or 0) if attempt.limit is None else attempt.limit.error
             attempt.stopped_with = self._judge(job, attempt, error)
         duration = time.perf_counter() - attempt.started
         self._emit(AttemptEnded(context_of(attempt.claimed), attempt.stopped_with, duration, error))
@@ -145,7 +150,7 @@ class Executor:
         plan = self._plans[job.name]
         if not plan.steps:  # nothing to make, to clean up or to commit
             dependencies = plan.wanted.of({**self._constants, CONTEXT_KEY: context})
-            if job.timeout is None:
+            if job.timeout is None and attempt.claimed.deadline is None:
                 returned = await self._call(job, attempt, payload, dependencies)
             else:
                 async with Limit(attempt, job.timeout):
@@ -256,11 +261,21 @@ class Executor:
         if attempt.stopped_with is not None:
             return attempt.stopped_with
         if isinstance(raised, Snooze):
-            return after_snooze(raised, attempt.claimed.snoozes, job.max_snoozes)
-        outcome = after_failure(raised, attempt.claimed.attempt, attempt.claimed.max_retries, job.retry)
+            snoozed = after_snooze(raised, attempt.claimed.snoozes, job.max_snoozes)
+            return in_time(snoozed, attempt.seconds_left, raised)
+        failed = after_failure(raised, attempt.claimed.attempt, attempt.claimed.max_retries, job.retry)
+        outcome = in_time(failed, attempt.seconds_left, raised)
         if isinstance(outcome, Cancelled) or not (attempt.committing and is_unanswered(raised)):
             return outcome
         return Unanswered(outcome)
+
+    def _lapse(self, claimed: Claimed) -> Outcome:
+        """It is too late to begin."""
+        self._emit(JobLapsed(claimed.id, claimed.job_type, claimed.queue, claimed.trace_id, claimed.expired))
+        if claimed.expired:
+            return Cancelled(Failure.of(JobExpired()), has_begun=False)
+        late = JobDeadline("the deadline of the job was over before an attempt could begin")
+        return Failed(Failure.of(late), has_begun=False)
 
     def _wait_for_a_newer_worker(self, claimed: Claimed) -> Outcome:
         """Old code must not destroy new jobs: a job of an unknown type goes back, uncounted, for a while."""

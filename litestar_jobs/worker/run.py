@@ -41,6 +41,7 @@ from litestar_jobs.worker.execute import Executor
 from litestar_jobs.worker.finish import Finisher
 from litestar_jobs.worker.fire import Firing
 from litestar_jobs.worker.heartbeat import RENEWALS, Heartbeat
+from litestar_jobs.worker.lapse import Lapses
 from litestar_jobs.worker.listen import Ear
 from litestar_jobs.worker.prune import Pruner
 from litestar_jobs.worker.report import Reporter
@@ -138,6 +139,7 @@ class Worker:
                 hears=lambda: ear.hears,
                 pause=self._lease / RENEWALS,
             )
+            self._lapses = Lapses(self._store, self._emit, self._follow_ups)
             self._claims = Chore("claim", self._claim, self._emit)
             self._promotes = Chore("promote", self._promote, self._emit)
             self._rescues = Chore("rescue", self._rescue, self._emit)
@@ -255,6 +257,7 @@ class Worker:
         for job in await self._store.rescue(self._lease, self._follow_ups):
             fate = (job.was_last, job.overdue, job.suspect)
             self._emit(JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, *fate))
+        await self._lapses.sweep()
         waited, suspect = await self._store.release(self.queues, SUSPECT_PATIENCE)
         if suspect is not None:
             self._emit(SuspectReleased(suspect.id, suspect.job_type, suspect.queue, suspect.trace_id))
