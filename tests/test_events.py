@@ -29,6 +29,7 @@ from litestar_jobs.telemetry import (
     Event,
     HandlerStuck,
     Hook,
+    JobLapsed,
     JobRescued,
     JobUnknown,
     LeaseEnded,
@@ -349,6 +350,16 @@ OF_A_JOB: list[tuple[Event, int, str]] = [
         JobRescued(ID, "mail", "q", "t1", 2, was_last=True, overdue=True, suspect=False),
         logging.ERROR,
         "attempt 2 ran on long after its timeout, and was the last one: failed for good",
+    ),
+    (
+        JobLapsed(ID, "mail", "q", "t1", is_expired=True),
+        logging.WARNING,
+        "was not begun in time, and is cancelled",
+    ),
+    (
+        JobLapsed(ID, "mail", "q", "t1", is_expired=False),
+        logging.ERROR,
+        "failed for good: its deadline was over while it waited",
     ),
     (
         OutcomeRefused(ID, "mail", "q", "t1", 2, "completed"),

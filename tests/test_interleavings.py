@@ -20,6 +20,7 @@ from uuid_utils.compat import uuid7
 from conftest import database
 from litestar_jobs import JobRequest, JobsConfig, JobsPlugin
 from litestar_jobs.outcome import Failure, Settlement
+from litestar_jobs.records import Walk
 from litestar_jobs.request import NewJob
 from litestar_jobs.store import Claimed, Statements, Store
 from litestar_jobs.testing import running, until
@@ -88,6 +89,7 @@ class Arena:
                 await store.renew(self.first, 0)
                 if start == "held":
                     await store.rescue(HOUR)
+        await self.admin.execute("UPDATE litestar_jobs.job SET deadline_at = now() - interval '1 s'")
 
     async def state(self) -> State:
         assert await self.stores[0].strays() == []
@@ -158,6 +160,10 @@ async def retry(store: Store, arena: Arena) -> str | None:
     return await store.retry(arena.job_id)
 
 
+async def lapse(store: Store, arena: Arena) -> object:
+    return (await store.lapse(Walk(), 10))[0]
+
+
 async def release(store: Store, arena: Arena) -> object:
     return (await store.release([QUEUE], HOUR))[1]
 
@@ -193,6 +199,9 @@ MOVES: dict[Move, Rule] = {
     cancel: _cancelled,
     cancel_many: _cancelled,
     retry: lambda at, _: at._replace(place="ready", attempts=0) if at.place in {"failed", "cancelled"} else None,
+    lapse: lambda at, _: (
+        at._replace(place="failed", failures=at.failures + 1) if at.place in {"scheduled", "ready", "held"} else None
+    ),
     release: lambda at, _: at._replace(place="ready") if at.place == "held" else None,
 }
 """Each move, and what it makes of a state; None where it does not apply."""
@@ -216,7 +225,7 @@ CANCELS: tuple[Move, ...] = (cancel, cancel_many)
 WAITS: dict[tuple[str, Move], set[Move]] = {
     ("scheduled", promote): {cancel},
     ("ready", claim): {cancel},
-    **{(start, first): {cancel} for start in ("scheduled", "ready", "held") for first in CANCELS},
+    **{(start, first): {cancel} for start in ("scheduled", "ready", "held") for first in (lapse, *CANCELS)},
     **{
         (start, first): ENDS
         for start in ("running", "lost", "lost again", "lost at last")
