@@ -148,6 +148,21 @@ async def test_the_outcomes_example_ends_its_jobs_as_it_says(example: Callable[[
         assert [(row.status, row.attempts) for row in rows if row] == [("pending", 1), ("pending", 0)]
 
 
+async def test_the_example_of_limits_gives_its_jobs_the_times_of_its_page(
+    example: Callable[[str], ModuleType], connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    shop = example("in_time")
+    async with running(shop.app):
+        await shop.send(client_of(shop))
+        await client_of(shop).enqueue(shop.capture_payment(shop.Code("+49 30 1234")))
+        await drained(client_of(shop))
+    rows = await connection.fetch(
+        "SELECT extract(epoch FROM expires_at - created_at)::int, extract(epoch FROM deadline_at - created_at)::int,"
+        " status FROM litestar_jobs.job JOIN litestar_jobs.finished USING (id) ORDER BY id"
+    )
+    assert [tuple(row) for row in rows] == [(30, None, "completed"), (None, 3600, "completed")]
+
+
 async def test_the_alarms_example_tells_of_the_failure(example: Callable[[str], ModuleType]) -> None:
     shop = example("alarms")
     async with running(shop.app):

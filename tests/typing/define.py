@@ -75,6 +75,14 @@ async def with_rules(payload: Mail) -> None: ...
 async def with_a_policy_each(payload: Mail) -> Snooze | None: ...
 
 
+@job(expires_in=60, deadline=timedelta(hours=1))
+async def in_time(payload: Mail) -> None: ...
+
+
+assert_type(in_time(Mail("you"), expires_in=timedelta(minutes=1), deadline=5), JobRequest)
+in_time(Mail("you"), deadline="soon")  # type: ignore[arg-type]
+
+
 @job
 async def tell(payload: FailedJob) -> None: ...
 
