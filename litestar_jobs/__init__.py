@@ -14,6 +14,7 @@ from litestar_jobs.retry import Exponential, Fixed, Never
 from litestar_jobs.row import FailedJob, JobRow, JobStatus
 from litestar_jobs.schedule import Cron, Every
 from litestar_jobs.signals import Cancel, Fail, RetryAfter, Snooze
+from litestar_jobs.unique import Unique
 
 __all__ = (
     "Cancel",
@@ -38,6 +39,7 @@ __all__ = (
     "Retention",
     "RetryAfter",
     "Snooze",
+    "Unique",
     "WorkerConfig",
     "job",
 )

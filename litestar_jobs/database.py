@@ -70,7 +70,7 @@ ERROR = "ERROR"
 
 IS_IT_RIGHT = "Is the server running, and is the DSN right (JobsConfig.dsn, LITESTAR_JOBS_DSN)?"
 CROWDED = (
-    "A process with a worker has up to six connections for jobs, besides those of its engine: raise max_connections or the "
+    "A process with a worker has up to seven connections for jobs, besides those of its engine: raise max_connections or the "
     "limit of the role or database, run fewer processes, or put a pooler in front."
 )
 

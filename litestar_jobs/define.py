@@ -4,14 +4,14 @@ Nothing here touches a database, and calling a job does not either: it gives a :
 """
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
 from litestar_jobs.durations import Duration, seconds
-from litestar_jobs.errors import ConfigurationError, DefinitionError
+from litestar_jobs.errors import DefinitionError
 from litestar_jobs.payload import NO_PAYLOAD, PayloadCodec, ResultCodec
 from litestar_jobs.request import (
     MAX_JOB_TYPE,
@@ -25,10 +25,11 @@ from litestar_jobs.request import (
 )
 from litestar_jobs.retry import ErrorTypes, Exponential, RetryOn, RetryPolicy, check_policy, with_rules
 from litestar_jobs.row import FailedJob
-from litestar_jobs.schedule import Cron, Every, Schedule, bound, by_name, given
+from litestar_jobs.schedule import Cron, Every, Schedule, bound, given
 from litestar_jobs.signature import payload_type, result_type, split, where
+from litestar_jobs.unique import KeyMaker, Unique
 
-__all__ = ("Job", "JobDecorator", "follow_ups", "job", "registered_jobs", "select_jobs")
+__all__ = ("Job", "JobDecorator", "job", "registered_jobs")
 
 PayloadT = TypeVar("PayloadT")
 ResultT = TypeVar("ResultT")
@@ -59,6 +60,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     every: Duration | None = None
     schedules: Sequence[Cron | Every] | None = None
     result: bool = True
+    unique: Unique | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -76,6 +78,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
         given(self.cron, self.timezone, self.every, self.schedules)
         if not isinstance(self.result, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - of those who do not check
             raise DefinitionError(f"result must be True or False, not {self.result!r}")
+        if not isinstance(self.unique, Unique | None):  # pyright: ignore[reportUnnecessaryIsInstance] - the same
+            raise DefinitionError(f"unique must be Unique(...), not {self.unique!r}")
 
     def but(self, options: dict[str, Any]) -> "JobOptions":
         """These options with others in their places."""
@@ -125,6 +129,7 @@ class Job(Generic[PayloadT, ResultT]):
         self.result_codec: ResultCodec[ResultT] | None = (
             None if returned is None else ResultCodec(self.where, self.name, returned)
         )
+        self._keys = self._key_maker(options)
         self.schedules: Sequence[Schedule] = bound(
             given(options.cron, options.timezone, options.every, options.schedules), self.name, self.where, self
         )
@@ -140,6 +145,19 @@ class Job(Generic[PayloadT, ResultT]):
         if self.is_async and options.sync_to_thread is not None:
             raise DefinitionError(f"job {self.where} is async; sync_to_thread is for functions that are not")
         _check_follow_up(self.name, options.on_failure)
+
+    def _key_maker(self, options: JobOptions) -> KeyMaker | None:
+        if options.unique is None:
+            return None
+        if given(options.cron, options.timezone, options.every, options.schedules):
+            raise DefinitionError(
+                f"job {self.where} is periodic, and its slots are unique as they are. So that one is left out while another "
+                'has not finished, take overlap="skip" in schedules=[Cron(...)]; for calls of the same, a job of its own.'
+            )
+        try:
+            return KeyMaker(options.unique, self.name, self.payload_type)
+        except DefinitionError as error:
+            raise DefinitionError(f"unique job {self.where}: {error}") from error
 
     @property
     def payload_type(self) -> Any:
@@ -196,9 +214,10 @@ class Job(Generic[PayloadT, ResultT]):
         Raises :exc:`PayloadRefused` for a payload that would not come back as it went in, and
         :exc:`DefinitionError` for options that make no sense.
         """
+        encoded = self._encoded(payload)
         return JobRequest(
             job_type=self.name,
-            payload=self._encoded(payload),
+            payload=encoded,
             queue=self.queue if queue is None else queue,
             max_retries=self.max_retries if max_retries is None else max_retries,
             priority=self.priority if priority is None else priority,
@@ -206,6 +225,7 @@ class Job(Generic[PayloadT, ResultT]):
             delay=delay,
             expires_in=self.limits[0] if expires_in is None else expires_in,
             deadline=self.limits[1] if deadline is None else deadline,
+            unique=None if self._keys is None else self._keys.key(payload, encoded),
         )
 
     def _encoded(self, payload: Any) -> bytes:
@@ -232,6 +252,8 @@ class JobDecorator:
     job, ``priority`` (lower runs first), and for synchronous functions ``sync_to_thread`` (yes: with False they run in the
     event loop and must not block). What a function returns is kept if its annotation says that it returns something,
     unless ``result`` is False.
+
+    With ``unique``, a :class:`Unique`, of jobs with one key there is one at a time.
 
     A periodic job has ``cron`` with a ``timezone`` (UTC), or ``every`` so many seconds, or several ``schedules``, each a
     :class:`Cron` or :class:`Every`.
@@ -274,6 +296,7 @@ class JobDecorator:
         every: Duration | None = ...,
         schedules: Sequence[Cron | Every] | None = ...,
         result: bool = ...,
+        unique: Unique | None = ...,
     ) -> "JobDecorator": ...
 
     def __call__(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -297,33 +320,6 @@ def registered_jobs() -> list[Job[Any, Any]]:
     return list(_registry.values())
 
 
-def select_jobs(jobs: Iterable[object] | None) -> dict[str, Job[Any, Any]]:
-    """The jobs of an application by name: these, or all that are registered.
-
-    Raises :exc:`ConfigurationError` if two have one name, or schedules of two.
-    """
-    chosen: dict[str, Job[Any, Any]] = {}
-    for each in registered_jobs() if jobs is None else map(_job, jobs):
-        other = chosen.setdefault(each.name, each)
-        if other is not each:
-            raise ConfigurationError(
-                f"two jobs are named {each.name!r}: {other.where} and {each.where}. "
-                'Give one of them a name of its own with @job(name="..."), or choose with JobsConfig(jobs=[...]).'
-            )
-    by_name(schedule for each in chosen.values() for schedule in each.schedules)
-    return chosen
-
-
-def follow_ups(jobs: Mapping[str, Job[Any, Any]]) -> str:
-    """What follows when one of these has failed for good, as ``settle.sql`` and ``rescue.sql`` want to know it."""
-    following = {name: job.on_failure for name, job in jobs.items() if job.on_failure is not None}
-    told = {
-        name: {"job_type": job.name, "queue": job.queue, "priority": job.priority, "max_retries": job.max_retries}
-        for name, job in following.items()
-    }
-    return msgspec.json.encode(told).decode()
-
-
 def _check_follow_up(name: str, follow_up: object) -> None:
     if follow_up is not None and (not isinstance(follow_up, Job) or follow_up.payload_type is not FailedJob):
         raise DefinitionError(
@@ -334,12 +330,6 @@ def _check_follow_up(name: str, follow_up: object) -> None:
         if follow_up.name == name:
             raise DefinitionError(f"job {name!r} would follow its own failure, for ever: on_failure goes in a circle")
         follow_up = follow_up.on_failure
-
-
-def _job(given: object) -> Job[Any, Any]:
-    if not isinstance(given, Job):
-        raise ConfigurationError(f"JobsConfig(jobs=[...]) takes functions decorated with @job, not {given!r}")
-    return cast("Job[object, object]", given)
 
 
 def _names_around() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 While one batch is being written the next one gathers. There is no timer: a caller alone writes at once. One bad row
 never fails its neighbours. Only so many jobs gather; further callers wait for room, in the order of their coming.
-A batch is either of plain jobs or of special ones.
+Plain jobs and special ones have a gatherer each, because these may have to wait for the transactions of others.
 """
 
 import asyncio
@@ -83,13 +83,10 @@ class Gatherer:
             _answer(list(self._waiting.items()), [cancelled] * len(self._waiting))
 
     def _take(self) -> Batch:
-        """The next batch: those that have waited longest, of the kind of the first."""
+        """The next batch: those that have waited longest."""
         batch: Batch = []
         size = 0
-        is_plain = next(iter(self._waiting.values())).request.is_plain
         for answer, job in self._waiting.items():
-            if job.request.is_plain is not is_plain:
-                continue
             size += len(job.request.payload)
             if len(batch) == BATCH or (batch and size > BATCH_BYTES):
                 break

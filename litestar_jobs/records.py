@@ -7,10 +7,12 @@ import msgspec
 
 __all__ = (
     "Claimed",
+    "HeldKey",
     "Lapsed",
     "LiveWorker",
     "Lowest",
     "QueueCount",
+    "QueueSettings",
     "Released",
     "Rescued",
     "UnknownType",
@@ -73,6 +75,14 @@ class Released(msgspec.Struct, frozen=True):
     trace_id: str | None
 
 
+class HeldKey(msgspec.Struct, frozen=True):
+    """The key of a unique job: held until it has started or finished, and until a moment in any case."""
+
+    key: UUID
+    until: str
+    kept_until: datetime | None
+
+
 class Lapsed(msgspec.Struct, frozen=True):
     """A job that waited for too long: until it had to be begun, or until its deadline."""
 
@@ -93,7 +103,7 @@ class Walk(msgspec.Struct, frozen=True):
 
 
 class Walked(msgspec.Struct, frozen=True):
-    """How many finished jobs were looked at, the last of them, and how many of them are deleted."""
+    """How many finished jobs, or keys, were looked at, the last of them, and how many of them are deleted."""
 
     seen: int
     last: UUID | None
@@ -108,6 +118,14 @@ class QueueCount(msgspec.Struct, frozen=True):
     jobs: int
     due: int
     oldest: float | None
+
+
+class QueueSettings(msgspec.Struct, frozen=True):
+    """Since when a queue is paused, and how many of its jobs run at once in each worker, at the most."""
+
+    name: str
+    paused_at: datetime | None = None
+    concurrency: int | None = None
 
 
 class UnknownType(msgspec.Struct, frozen=True):

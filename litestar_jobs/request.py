@@ -10,6 +10,7 @@ import msgspec
 
 from litestar_jobs.durations import Duration, seconds
 from litestar_jobs.errors import DefinitionError
+from litestar_jobs.unique import UniqueKey
 
 __all__ = (
     "MAX_JOB_TYPE",
@@ -123,6 +124,8 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     """If no attempt was begun so long after the job might run, it ends as cancelled."""
     deadline: Duration | None = None
     """If the job has not completed so long after it was written, it fails for good."""
+    unique: UniqueKey | None = None
+    """Of a job with ``@job(unique=...)``; made by calling it."""
 
     def __post_init__(self) -> None:
         check_name(self.job_type, "a job's name", MAX_JOB_TYPE)
@@ -148,7 +151,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_plain(self) -> bool:
         """Whether nothing special is asked for, so that the plain statements can write it."""
-        return self.expires_in is None and self.deadline is None
+        return self.unique is None and self.expires_in is None and self.deadline is None
 
     @property
     def limits(self) -> tuple[float | None, float | None]:
@@ -189,6 +192,7 @@ class NewJob(msgspec.Struct, frozen=True):
         """The job as an object for ``enqueue_special.sql``."""
         asked = self.request
         expires_in, deadline = asked.limits
+        unique = {} if asked.unique is None else msgspec.structs.asdict(asked.unique)
         return {
             "id": self.id,
             "queue": asked.queue,
@@ -202,6 +206,7 @@ class NewJob(msgspec.Struct, frozen=True):
             "delay": asked.delay_seconds,
             "expires_in": expires_in,
             "deadline": deadline,
+            **unique,
         }
 
     @staticmethod

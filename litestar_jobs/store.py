@@ -1,30 +1,25 @@
-"""One method per statement in ``sql/``. What a statement promises stands on top of its file.
+"""One method per statement in ``sql/``. What a statement promises stands on top of its file."""
 
-The files are written for the schema ``litestar_jobs``; another schema's name takes its place when they are read.
-"""
-
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import cache
-from importlib.resources import files
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 import msgspec
 
 from litestar_jobs.database import Fetch, Record
-from litestar_jobs.errors import ConfigurationError
 from litestar_jobs.filter import JobFilter
 from litestar_jobs.outcome import Settlement
 from litestar_jobs.records import (
     Claimed,
+    HeldKey,
     Lapsed,
     LiveWorker,
     Lowest,
     QueueCount,
+    QueueSettings,
     Released,
     Rescued,
     UnknownType,
@@ -34,15 +29,18 @@ from litestar_jobs.records import (
 from litestar_jobs.request import NewJob
 from litestar_jobs.row import JobFailure, JobRow, JobStatus
 from litestar_jobs.schedule import OF_A_SCHEDULE
+from litestar_jobs.statements import Statements
 
 __all__ = (
     "LARGEST",
     "WATCHED_FOR",
     "Claimed",
+    "HeldKey",
     "LiveWorker",
     "Lowest",
     "Mark",
     "QueueCount",
+    "QueueSettings",
     "Released",
     "Rescued",
     "Statements",
@@ -60,45 +58,11 @@ IDS_IN_ONE = 200
 WATCHED_FOR = 30.0
 """Seconds for which workers keep in mind that a job is watched."""
 
-SCHEMA_NAME = re.compile(r"(?!pg_|public\Z|information_schema\Z)[a-z_][a-z0-9_]{0,50}\Z")
-
 
 NOTHING = "{}"
 """No job has another that follows its failure."""
 LARGEST = 4_000_000
 """Bytes of the largest payload that is claimed, unless the caller says otherwise."""
-
-
-@cache
-def _source(name: str) -> str:
-    return files("litestar_jobs").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
-
-
-class Statements:
-    """The statements for one schema. ``channel`` is where its workers listen, ``changes`` where those do who
-    watch jobs."""
-
-    def __init__(self, schema: str) -> None:
-        if not SCHEMA_NAME.match(schema):
-            raise ConfigurationError(
-                f"the schema must be a plain lower-case name of at most 51 letters, digits and underscores, and one "
-                f"of the jobs' own (not public or pg_...), not {schema!r}"
-            )
-        self.schema = schema
-        self.channel = schema
-        self.changes = f"{schema}.changes"
-
-    def __getitem__(self, name: str) -> str:
-        return _rendered(name, self.schema)
-
-    def render(self, sql: str) -> str:
-        """SQL that is written for the schema ``litestar_jobs``, for this one."""
-        return sql if self.schema == "litestar_jobs" else re.sub(r"\blitestar_jobs\.", f'"{self.schema}".', sql)
-
-
-@cache
-def _rendered(name: str, schema: str) -> str:
-    return Statements(schema).render(_source(name))
 
 
 class Store:
@@ -193,9 +157,11 @@ class Store:
     async def forget_progress(self) -> None:
         await self._fetch(self._sql["forget_progress"])
 
-    async def promote(self, at_most: int) -> tuple[int, float | None]:
+    async def promote(self, at_most: int) -> tuple[int, float | None, dict[str, int]]:
+        """How many moved, seconds until the next one is due, and the limits of queues."""
         (row,) = await self._fetch(self._sql["promote"], at_most, self._channel)
-        return row["moved"], row["next_due"]
+        limits: dict[str, int] = msgspec.json.decode(row["limits"] or b"{}")
+        return row["moved"], row["next_due"], limits
 
     async def register(self, worker_id: UUID, hostname: str, pid: int, queues: Sequence[str], lease: float) -> None:
         await self._fetch(self._sql["register"], worker_id, hostname, pid, list(queues), lease)
@@ -270,6 +236,18 @@ class Store:
     async def count(self) -> list[QueueCount]:
         return [_struct(QueueCount, row) for row in await self._fetch(self._sql["count"])]
 
+    async def queue_settings(self) -> list[QueueSettings]:
+        return [_struct(QueueSettings, row) for row in await self._fetch(self._sql["queues"])]
+
+    async def pause_queue(self, name: str) -> bool:
+        return bool(await self._fetch(self._sql["pause_queue"], name, self._channel))
+
+    async def resume_queue(self, name: str) -> bool:
+        return bool(await self._fetch(self._sql["resume_queue"], name, self._channel))
+
+    async def resize_queue(self, name: str, concurrency: int | None) -> bool:
+        return bool(await self._fetch(self._sql["resize_queue"], name, concurrency, self._channel))
+
     async def unknown_types(self, known: Sequence[str]) -> list[UnknownType]:
         return [_struct(UnknownType, row) for row in await self._fetch(self._sql["unknown_types"], known)]
 
@@ -309,6 +287,14 @@ class Store:
     async def prune_ended(self, status: str, keep: float, since: datetime, at_most: int) -> tuple[int, datetime | None]:
         (row,) = await self._fetch(self._sql["prune_ended"], status, keep, since, at_most)
         return row["gone"], row["last"]
+
+    async def key_of(self, job_id: UUID) -> HeldKey | None:
+        rows = await self._fetch(self._sql["key_of"], job_id)
+        return _struct(HeldKey, rows[0]) if rows else None
+
+    async def forget_keys(self, after: UUID, at_most: int) -> Walked:
+        (row,) = await self._fetch(self._sql["forget_keys"], after, at_most)
+        return _struct(Walked, row)
 
     async def expired(self, keep: Mapping[str, float]) -> dict[str, int]:
         rows = await self._fetch(self._sql["expired"], list(keep), list(keep.values()))

@@ -101,6 +101,20 @@ async def test_the_quickstart_runs_its_job(
     await printed(capsys, "a welcome goes to ada@example.com")
 
 
+async def test_the_example_of_unique_jobs_enqueues_one_of_each_key(
+    example: Callable[[str], ModuleType], connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    shop = example("unique")
+    async with running(shop.app) as http:
+        edits = [(await http.post("/accounts/7")).json() for _ in range(3)]
+        exports = [(await http.post("/export")).json() for _ in range(2)]
+        await drained(client_of(shop))
+    assert edits[0]["is_new"]
+    assert exports[1] == {"already": exports[0]["job"]}
+    pending = "SELECT count(*) FROM litestar_jobs.scheduled JOIN litestar_jobs.job USING (id) WHERE job_type = 'index_account'"
+    assert await connection.fetchval(pending) == 1
+
+
 async def test_the_database_example_commits_user_and_job_together_or_neither(
     example: Callable[[str], ModuleType], connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
@@ -247,6 +261,19 @@ async def test_the_line_of_the_logging_example_names_trace_and_job(
     lines = await printed(capsys, "hello from the job")
     assert "INFO logs trace=trace-7 job=- type=- attempt=0 | hello from the request" in lines
     assert re.search(r"INFO logs trace=trace-7 job=[0-9a-f-]{36} type=greet attempt=1 \| hello from the job", lines)
+
+
+async def test_the_queues_example_pauses_and_resumes(example: Callable[[str], ModuleType], store: Store) -> None:
+    shop = example("queues")
+    async with running(shop.app) as http:
+        await http.post("/payments/down")
+        (paused,) = await store.queue_settings()
+        assert (paused.name, paused.paused_at is not None) == ("payments", True)
+        job_id = await client_of(shop).enqueue(shop.charge("a card"))
+        await http.post("/payments/up")
+        await ended(client_of(shop), job_id)
+    (resized,) = await store.queue_settings()
+    assert (resized.paused_at, resized.concurrency) == (None, 2)
 
 
 async def test_the_hook_example_counts(example: Callable[[str], ModuleType]) -> None:

@@ -31,11 +31,11 @@ from litestar_jobs import (
     WorkerConfig,
     job,
 )
-from litestar_jobs.define import follow_ups
 from litestar_jobs.errors import DefinitionError
 from litestar_jobs.outcome import Settlement
 from litestar_jobs.records import Walk
 from litestar_jobs.request import NewJob
+from litestar_jobs.select import follow_ups
 from litestar_jobs.special import write_special
 from litestar_jobs.store import Statements, Store
 from litestar_jobs.telemetry import AttemptStarted, Event, JobLapsed, OutcomeRefused

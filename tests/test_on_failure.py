@@ -30,10 +30,10 @@ from litestar_jobs import (
     WorkerConfig,
     job,
 )
-from litestar_jobs.define import follow_ups
 from litestar_jobs.errors import DefinitionError
 from litestar_jobs.outcome import Failure, Settlement
 from litestar_jobs.request import NewJob
+from litestar_jobs.select import follow_ups
 from litestar_jobs.store import Claimed, Store
 from litestar_jobs.testing import drained, ended, running, until
 

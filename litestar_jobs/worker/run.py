@@ -17,19 +17,19 @@ from uuid_utils.compat import uuid7
 from litestar_jobs.agenda import Agenda
 from litestar_jobs.config import WorkerConfig
 from litestar_jobs.database import COMMAND_TIMEOUT, Database, Link, may_have_been_written
-from litestar_jobs.define import Job, follow_ups
+from litestar_jobs.define import Job
 from litestar_jobs.durations import seconds
 from litestar_jobs.enqueue import JobsClient
 from litestar_jobs.inject import Plan, SessionFactory
 from litestar_jobs.outcome import Interrupted, Lost, Outcome
+from litestar_jobs.select import follow_ups
 from litestar_jobs.store import Claimed, Statements, Store
 from litestar_jobs.telemetry import (
     Event,
     Hook,
-    JobRescued,
     LeaseEnded,
     ListenerDeaf,
-    SuspectReleased,
+    QueueLimited,
     Tracing,
     WorkerStarted,
     WorkerStopped,
@@ -41,10 +41,11 @@ from litestar_jobs.worker.execute import Executor
 from litestar_jobs.worker.finish import Finisher
 from litestar_jobs.worker.fire import Firing
 from litestar_jobs.worker.heartbeat import RENEWALS, Heartbeat
-from litestar_jobs.worker.lapse import Lapses
 from litestar_jobs.worker.listen import Ear
+from litestar_jobs.worker.promote import Promoter
 from litestar_jobs.worker.prune import Pruner
 from litestar_jobs.worker.report import Reporter
+from litestar_jobs.worker.rescue import Rescuer
 from litestar_jobs.worker.slots import TOO_LONG, Slots
 from litestar_jobs.worker.ways import OwnSessions, check_way
 
@@ -52,12 +53,7 @@ __all__ = ("Worker",)
 
 logger = logging.getLogger("litestar_jobs")
 
-PROMOTED_AT_ONCE = 1_000
 NEVER = float("inf")
-SUSPECT_PATIENCE = 3600.0
-"""Seconds for which a suspect, a job that may be what ends processes, keeps the others waiting at the most."""
-SUSPECT_PAUSE = 0.25
-"""Seconds between two looks at whether the next one may run, while there are some."""
 MOST_UNWRITTEN = 5_000
 """Outcomes that may wait for the database before no more jobs are claimed."""
 
@@ -139,9 +135,10 @@ class Worker:
                 hears=lambda: ear.hears,
                 pause=self._lease / RENEWALS,
             )
-            self._lapses = Lapses(self._store, self._emit, self._follow_ups)
             self._claims = Chore("claim", self._claim, self._emit)
-            self._promotes = Chore("promote", self._promote, self._emit)
+            self._promoter = Promoter(self._store, self._poll, self._limit)
+            self._promotes = Chore("promote", self._promoter.step, self._emit)
+            self._rescuer = Rescuer(self._store, self._claimer.unpaused, self._lease, self._emit, self._follow_ups)
             self._rescues = Chore("rescue", self._rescue, self._emit)
             schedules = [schedule for job in self._jobs.values() for schedule in job.schedules]
             firing = Firing(Agenda(chores.fetch, self._sql), schedules, self._hear, self._emit)
@@ -151,7 +148,6 @@ class Worker:
             self._watches = Chore("watch", self._attendant.step, self._emit)
             self._prunes = Chore("prune", Pruner(prunes, self._sql, self._keep, self._emit).step, self._emit)
             self._heartbeat: Heartbeat | None = None
-            self._promotes_at = 0.0
             self._hands_back_at = NEVER
             self._own_sessions = OwnSessions(self._sessions, self._sql, self._executor.own_sessions)
             self._stopping = False
@@ -162,7 +158,7 @@ class Worker:
             await self._own_sessions.find(self._known_as)
             if self._listens_at is not None:
                 await check_way(self._chores.fetch, self._sql, self._known_as, self._listens_at)
-            await self._promote()  # opens the connection that listens
+            await self._promoter.step()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear, self._hear_cancelled))
             self._beside = (self._prunes, self._fires, self._promotes, self._rescues, self._checks, self._leases)
             for chore in (self._finisher, self._reporter, *self._beside, self._watches):
@@ -215,13 +211,14 @@ class Worker:
         if time.monotonic() >= self._hands_back_at:
             await self._hand_back_unheard(worker_id)
         while self._claimer.pause() == 0 and not self._stopping and (room := self._slots.room()):
+            limits = self._claimer.limits
             try:
                 claimed = await self._claimer.claim(worker_id, room)
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError) or may_have_been_written(error):
                     self._hands_back_at = time.monotonic()
                 raise
-            if worker_id != self.worker_id:  # the lease ended meanwhile
+            if worker_id != self.worker_id or limits is not self._claimer.limits:  # no longer as it was asked for
                 self._give_back(claimed)
                 return 0.0
             self._slots.add(claimed)
@@ -240,28 +237,9 @@ class Worker:
             ids = ", ".join(map(str, moved))
             logger.warning("a claim went unanswered; the jobs that it took go back, uncounted: %s", ids)
 
-    async def _promote(self) -> float:
-        moved, next_due = await self._store.promote(PROMOTED_AT_ONCE)
-        if moved == PROMOTED_AT_ONCE:
-            return 0.0
-        pause = self._poll if next_due is None else min(self._poll, max(next_due, 0.001))
-        self._promotes_at = time.monotonic() + pause
-        return pause
-
     async def _rescue(self) -> float:
         await self._own_sessions.find(self._known_as)
-        for job_id in await self._store.undouble():
-            logger.warning(
-                "job %s was in two states, which another program must have written; the later one counts", job_id
-            )
-        for job in await self._store.rescue(self._lease, self._follow_ups):
-            fate = (job.was_last, job.overdue, job.suspect)
-            self._emit(JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, *fate))
-        await self._lapses.sweep()
-        waited, suspect = await self._store.release(self.queues, SUSPECT_PATIENCE)
-        if suspect is not None:
-            self._emit(SuspectReleased(suspect.id, suspect.job_type, suspect.queue, suspect.trace_id))
-        return min(SUSPECT_PAUSE, self._lease / RENEWALS) if waited else self._lease / RENEWALS
+        return await self._rescuer.step()
 
     async def _renew_identity(self) -> float:
         """Have a lease: the first one, and a new one after it was lost."""
@@ -280,7 +258,7 @@ class Worker:
         """Jobs were committed, here or elsewhere: some may run, the next one in so many seconds."""
         if ready and self._claimer.warm(ready):
             self._claims.wake()
-        if due_in is not None and time.monotonic() + due_in < self._promotes_at:
+        if due_in is not None and self._promoter.hear(due_in):
             self._promotes.wake()
 
     def _hear_watched(self, ids: list[UUID]) -> None:
@@ -291,10 +269,19 @@ class Worker:
         if self._attendant.hint(tokens):
             self._watches.wake()
 
+    def _limit(self, limits: Mapping[str, int]) -> None:
+        """Queues may be paused, resumed or resized. What was claimed ahead under another limit goes back."""
+        if changed := self._claimer.limit(limits, self._slots.by_queue):
+            self._give_back(self._slots.take_back(changed))
+            self._claims.wake()
+        for queue in changed:
+            self._emit(QueueLimited(queue, limits.get(queue)))
+
     def _hear_nothing(self) -> None:
         """Notifications may have been missed."""
         self._claimer.warm()
         self._claims.wake()
+        self._hear(set(), 0.0)
 
     def _hear_elsewhere(self) -> None:
         """The connection that listened is dead: promoting opens another one."""
@@ -303,7 +290,7 @@ class Worker:
 
     def _ended(self, job: Claimed, outcome: Outcome) -> None:
         self._finisher.put(job, outcome)
-        if self._claimer.pause() == 0 and self._slots.room():
+        if self._slots.room() and self._claimer.pause() == 0:
             self._claims.wake()
 
     def _lost(self, reason: str) -> None:
