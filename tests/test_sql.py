@@ -34,6 +34,7 @@ SEVERAL_CALLERS = {
     "same_database": 2,  # where the worker listens, and the sessions of the application
     "complete": 2,  # a batch of the finisher's, and in the job's own transaction
     "complete_with_results": 2,
+    "void": 2,  # of all that a worker runs, and in the job's own transaction
 }
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -119,6 +120,8 @@ HOT: dict[str, tuple[Any, ...]] = {
         ["m"] * COUNT,
         ["t"] * COUNT,
         "channel",
+        '{"t": {"job_type": "u", "queue": "a", "priority": 0, "max_retries": 3}}',
+        ["schedule"],
     ),
     "enqueue": (
         SOME,
@@ -140,7 +143,9 @@ HOT: dict[str, tuple[Any, ...]] = {
     "marks": (SOME,),
     "promote": (100, "channel"),
     "renew": (WORKER, 15.0),
-    "cancel_many": (SOME,),
+    "cancel_many": (SOME, "channel"),
+    "lapse": (NOW, SOME[0], NOW, SOME[0], 1000, "channel", "{}", ["schedule"]),
+    "void": (SOME, list(range(COUNT))),
     "retry_many": (SOME, ["failed", "cancelled"], "channel"),
     "move_many": (SOME, "b", 1, "channel"),
     "delete_many": (SOME, ["completed", "failed", "cancelled"]),
