@@ -57,6 +57,7 @@ class Attempt:
         """It has its outcome, although the handler goes on: nobody is to hear of its late end."""
         self.outcome: Outcome | None = None
         self.limit: Limit | None = None
+        """Its timeout, once that counts."""
         self.unawaited = False
         """Its thread goes on, and nobody waits for that."""
 
@@ -72,8 +73,8 @@ class Attempt:
 
 
 class Limit:
-    """The timeout of an attempt, or the deadline of its job if that is sooner. Unlike :func:`asyncio.timeout` it also fails a handler that swallows the cancellation,
-    and never takes a ``TimeoutError`` of the handler's own for its own."""
+    """The timeout of an attempt, or the deadline of its job if that is sooner. Unlike :func:`asyncio.timeout` it also fails
+    a handler that swallows the cancellation, and never takes a ``TimeoutError`` of the handler's own for its own."""
 
     __slots__ = ("_attempt", "_is_deadline", "_seconds", "_timeout")
 

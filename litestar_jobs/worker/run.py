@@ -283,6 +283,7 @@ class Worker:
         self._claimer.warm()
         self._claims.wake()
         self._hear(set(), 0.0)
+        self._hear_cancelled()
 
     def _hear_elsewhere(self) -> None:
         """The connection that listened is dead: promoting opens another one."""
