@@ -4,18 +4,16 @@ The client writes and asks; it runs nothing. What callers enqueue together is wr
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing
-from datetime import UTC, datetime
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, TypeVar, overload
 from uuid import UUID
 
 import msgspec
 from uuid_utils.compat import uuid7
 
 from litestar_jobs.bulk import CHUNK, BulkWriter, in_chunks
-from litestar_jobs.database import UNAVAILABLE, Database, Link
+from litestar_jobs.database import Database, Link
 from litestar_jobs.define import Job
 from litestar_jobs.durations import Duration, seconds
 from litestar_jobs.errors import (
@@ -28,7 +26,7 @@ from litestar_jobs.errors import (
 )
 from litestar_jobs.filter import JobFilter
 from litestar_jobs.gather import Gatherer, translated
-from litestar_jobs.news import News, delay_of
+from litestar_jobs.news import Bell, Listener, News
 from litestar_jobs.operate import Operator
 from litestar_jobs.request import JobRequest, NewJob
 from litestar_jobs.row import JobRow, JobStatus
@@ -38,19 +36,12 @@ from litestar_jobs.trace import current_trace_id
 from litestar_jobs.transaction import enqueue_in_transaction
 from litestar_jobs.watch import Watcher, result_of
 
-__all__ = ("JobsClient", "Listener")
-
-logger = logging.getLogger("litestar_jobs")
+__all__ = ("JobsClient",)
 
 ResultT = TypeVar("ResultT")
 
-Listener: TypeAlias = Callable[[set[str], float | None], None]
-"""Hears which queues have jobs that may run, and in how many seconds the next scheduled one is due."""
-
 WRITE_TIMEOUT = 15.0
 """Seconds after which an enqueue that the database does not answer is uncertain."""
-COMMIT_PAUSE = 0.001
-"""Seconds between two looks at whether a commit that was sent is over."""
 
 
 class JobsClient:
@@ -60,7 +51,7 @@ class JobsClient:
         self._sql = statements
         self._tracing = tracing
         self._max_payload = max_payload
-        self._listeners: list[Listener] = []
+        self._bell = Bell()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self, database: Database) -> None:
@@ -72,18 +63,15 @@ class JobsClient:
         self._store = Store(self._control.fetch, self._sql)
         self._gatherer = Gatherer(Store(self._writes.fetch, self._sql).enqueue)
         self._watcher = Watcher(database, self._sql)
-        self._unsent: set[str] = set()
-        self._sending: asyncio.Task[None] | None = None
+        self._bell.start(self._store)
 
     async def stop(self) -> None:
         """Write what was accepted, then close the connections."""
         if self._loop is None:
             return
-        await asyncio.sleep(0)  # commits of this moment still wake workers
+        await self._bell.stop()
         self._loop = None
         await self._gatherer.join()
-        if self._sending is not None:
-            await asyncio.wait([self._sending])
         await self._watcher.stop()
         await self._writes.close()
         await self._control.close()
@@ -98,7 +86,7 @@ class JobsClient:
         job_id = uuid7()
         with self._tracing.enqueue([request], [job_id]) as carrier:
             await self._gatherer.write(self._new(job_id, request, _encoded(carrier)))
-        self._tell_of(request)
+        self._bell.tell_of(request)
         return job_id
 
     async def enqueue_with(self, connection: Any, request: JobRequest) -> UUID:
@@ -118,7 +106,7 @@ class JobsClient:
                 connection,
                 self._sql,
                 self._new(job_id, request, _encoded(carrier)),
-                lambda is_over: self._committed(request, is_over),
+                lambda is_over: self._bell.committed(request, is_over),
             )
         return job_id
 
@@ -148,7 +136,7 @@ class JobsClient:
                 with translated(ids[0]):
                     await writer.notify()
                     await stack.aclose()  # commits
-        self._tell(news)
+        self._bell.tell(news)
         return ids
 
     async def _bulk_writer(self, stack: AsyncExitStack, *, is_long: bool) -> BulkWriter:
@@ -219,7 +207,7 @@ class JobsClient:
         self._in_loop()
         queue = await self._store.retry(job_id)
         if queue is not None:
-            self._ring({queue}, None)
+            self._bell.ring({queue})
         return queue is not None
 
     async def find(self, which: JobFilter, *, limit: int = 100, before: UUID | None = None) -> list[JobRow]:
@@ -253,12 +241,11 @@ class JobsClient:
 
     def _operator(self) -> Operator:
         self._in_loop()
-        return Operator(self._database, self._sql, self._store, lambda queues: self._ring(queues, None))
+        return Operator(self._database, self._sql, self._store, self._bell.ring)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Be told of jobs enqueued in this process, without the database. Answers how to stop listening."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        return self._bell.listen(listener)
 
     @property
     def store(self) -> Store:
@@ -295,48 +282,6 @@ class JobsClient:
 
     def _new(self, job_id: UUID, request: JobRequest, headers: bytes | None) -> NewJob:
         return NewJob(job_id, request, current_trace_id.get() or self._tracing.trace_id(), headers)
-
-    def _tell_of(self, request: JobRequest) -> None:
-        if self._listeners:
-            news = News()
-            news.add([request])
-            self._tell(news)
-
-    def _tell(self, news: News) -> None:
-        self._ring(news.ready, None if news.due is None else max(0.0, (news.due - datetime.now(UTC)).total_seconds()))
-
-    def _ring(self, ready: set[str], soonest: float | None) -> None:
-        for listener in self._listeners:
-            listener(ready, soonest)
-
-    def _committed(self, request: JobRequest, is_over: Callable[[], bool]) -> None:
-        """Called at a commit, in whatever thread it happens."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake_later, request, is_over)
-
-    def _wake_later(self, request: JobRequest, is_over: Callable[[], bool]) -> None:
-        """Wake workers after somebody else's commit; commits that come together send one statement."""
-        if self._loop is None:
-            return
-        if not is_over():
-            self._loop.call_later(COMMIT_PAUSE, self._wake_later, request, is_over)
-            return
-        self._tell_of(request)
-        if delay_of(request) > 0:
-            return
-        self._unsent.add(request.queue)
-        if self._sending is None:
-            self._sending = self._loop.create_task(self._send_wakes(), name="litestar-jobs-wake")
-
-    async def _send_wakes(self) -> None:
-        try:
-            while self._unsent:
-                queues, self._unsent = self._unsent, set()
-                await self._store.wake(list(queues))
-        except UNAVAILABLE as error:
-            logger.warning("workers of other processes were not woken, they will find the jobs by polling: %s", error)
-        finally:
-            self._sending = None
 
 
 def _encoded(carrier: Any) -> bytes | None:

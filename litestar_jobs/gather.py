@@ -73,8 +73,9 @@ class Gatherer:
                 await self._write_batch(self._take())
         finally:
             self._writing = None
-            for answer in self._waiting:  # only if the writer itself was cancelled: nobody waits for ever
-                answer.cancel()
+            # Only if the writer itself was cancelled: nobody waits for ever, or looks cancelled who is not.
+            cancelled = EnqueueError("nothing was enqueued: somebody cancelled the task that writes")
+            _answer(list(self._waiting.items()), [cancelled] * len(self._waiting))
 
     def _take(self) -> Batch:
         """The next batch: those that have waited longest."""
@@ -133,7 +134,7 @@ def explained(error: BaseException, job_id: UUID | None) -> BaseException:
         explanation = EnqueueError(f"nothing was enqueued: {error}")
     elif isinstance(error, MISSING_SCHEMA):
         explanation = EnqueueError(f"nothing was enqueued: {error}. Run `litestar jobs upgrade`.")
-    elif job_id is not None and may_have_been_written(error):
+    elif job_id is not None and (may_have_been_written(error) or isinstance(error, asyncio.CancelledError)):
         explanation = EnqueueUncertain(
             f"the connection broke before the database answered ({str(error) or type(error).__name__}): "
             f"the job is enqueued or not, ask with jobs.get({job_id!r})",

@@ -1,20 +1,34 @@
-"""What to tell workers of after jobs were written."""
+"""What to tell workers of after jobs were written, and telling them."""
 
-from collections.abc import Iterable
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
 
+from litestar_jobs.database import UNAVAILABLE
 from litestar_jobs.request import JobRequest
+from litestar_jobs.store import Store
 
-__all__ = ("News", "delay_of")
+__all__ = ("Bell", "Listener", "News")
+
+logger = logging.getLogger("litestar_jobs")
+
+Listener: TypeAlias = Callable[[set[str], float | None], None]
+"""Hears which queues have jobs that may run, and in how many seconds the next scheduled one is due."""
+
+COMMIT_PAUSE = 0.001
+"""Seconds between two looks at whether a commit that was sent is over."""
 
 
 class News:
-    """What to tell workers of: queues with jobs that may run, and when the next scheduled one is due, by this machine's
-    clock, which is good enough to set an alarm."""
+    """Queues with jobs that may run, and when the next scheduled one is due, by this machine's clock, which is good enough
+    to set an alarm."""
 
-    def __init__(self) -> None:
+    def __init__(self, requests: Iterable[JobRequest] = ()) -> None:
         self.ready: set[str] = set()
         self.due: datetime | None = None
+        self.add(requests)
 
     def add(self, requests: Iterable[JobRequest]) -> None:
         for request in requests:
@@ -31,3 +45,74 @@ def delay_of(request: JobRequest) -> float:
     if request.run_at is not None:
         return (request.run_at - datetime.now(UTC)).total_seconds()
     return request.delay_seconds
+
+
+class Bell:
+    """Wakes workers: those of this process without the database, others after somebody else's commit. Whatever writes jobs
+    in a transaction of its own notifies others itself."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self, store: Store) -> None:
+        """Belong to the running event loop from now on."""
+        self._loop = asyncio.get_running_loop()
+        self._store = store
+        self._unsent: set[str] = set()
+        self._sending: asyncio.Task[None] | None = None
+
+    async def stop(self) -> None:
+        """Send what was begun, and nothing further."""
+        await asyncio.sleep(0)  # commits of this moment still wake workers
+        self._loop = None
+        if self._sending is not None:
+            await asyncio.wait([self._sending])
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Be told of jobs enqueued in this process. Answers how to stop listening."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def tell_of(self, request: JobRequest) -> None:
+        """A job was committed."""
+        if self._listeners:
+            self.tell(News([request]))
+
+    def tell(self, news: News) -> None:
+        """Jobs were committed."""
+        self.ring(news.ready, None if news.due is None else max(0.0, (news.due - datetime.now(UTC)).total_seconds()))
+
+    def ring(self, ready: set[str], soonest: float | None = None) -> None:
+        """These queues have jobs that may run, and one is due in so many seconds."""
+        for listener in self._listeners:
+            listener(ready, soonest)
+
+    def committed(self, request: JobRequest, is_over: Callable[[], bool]) -> None:
+        """A job is being committed in a transaction of somebody else's. Called in whatever thread that happens."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake_later, request, is_over)
+
+    def _wake_later(self, request: JobRequest, is_over: Callable[[], bool]) -> None:
+        """Commits that come together send one statement."""
+        if self._loop is None:
+            return
+        if not is_over():
+            self._loop.call_later(COMMIT_PAUSE, self._wake_later, request, is_over)
+            return
+        self.tell_of(request)
+        if delay_of(request) > 0:
+            return
+        self._unsent.add(request.queue)
+        if self._sending is None:
+            self._sending = self._loop.create_task(self._send_wakes(), name="litestar-jobs-wake")
+
+    async def _send_wakes(self) -> None:
+        try:
+            while self._unsent:
+                queues, self._unsent = self._unsent, set()
+                await self._store.wake(list(queues))
+        except UNAVAILABLE as error:
+            logger.warning("workers of other processes were not woken, they will find the jobs by polling: %s", error)
+        finally:
+            self._sending = None

@@ -22,7 +22,7 @@ LAYERS = {
     "enqueue": "gather bulk alchemy transaction news operate watch enqueue",
     "around a job": "logs inject config",
     "worker": """worker worker.chore worker.claim worker.attempt worker.execute worker.slots worker.finish worker.fire
-        worker.heartbeat worker.listen worker.prune worker.report worker.ways worker.run""",
+        worker.heartbeat worker.listen worker.promote worker.prune worker.report worker.rescue worker.ways worker.run""",
     "rim": "hooks otel middleware embedded source alembic model testing",
     "command line": """cli.connect cli.printing cli.filters cli.listing cli.story cli.bulk cli.moves cli.prune cli.schedules
         cli.tables cli.worker cli""",

@@ -27,10 +27,8 @@ from litestar_jobs.telemetry import (
     AttemptAbandoned,
     Event,
     Hook,
-    JobRescued,
     LeaseEnded,
     ListenerDeaf,
-    SuspectReleased,
     Tracing,
     WorkerStarted,
     WorkerStopped,
@@ -42,8 +40,10 @@ from litestar_jobs.worker.finish import Finisher
 from litestar_jobs.worker.fire import Firing
 from litestar_jobs.worker.heartbeat import RENEWALS, Heartbeat
 from litestar_jobs.worker.listen import Ear
+from litestar_jobs.worker.promote import Promoter
 from litestar_jobs.worker.prune import Pruner
 from litestar_jobs.worker.report import Reporter
+from litestar_jobs.worker.rescue import Rescuer
 from litestar_jobs.worker.slots import TOO_LONG, Slots
 from litestar_jobs.worker.ways import OwnSessions, check_way
 
@@ -51,16 +51,11 @@ __all__ = ("Worker",)
 
 logger = logging.getLogger("litestar_jobs")
 
-PROMOTED_AT_ONCE = 1_000
 NEVER = float("inf")
 AFTER_CANCEL = 5.0
 """Seconds that handlers have to end after they were cancelled."""
 WATCH_PAUSE = 1.0
 """Seconds between two looks at whether they did."""
-SUSPECT_PATIENCE = 3600.0
-"""Seconds for which a suspect, a job that may be what ends processes, keeps the others waiting at the most."""
-SUSPECT_PAUSE = 0.25
-"""Seconds between two looks at whether the next one may run, while there are some."""
 MOST_UNWRITTEN = 5_000
 """Outcomes that may wait for the database before no more jobs are claimed."""
 
@@ -131,7 +126,9 @@ class Worker:
             report = self._reporter.progress
             self._slots = Slots(self._config.concurrency, self._executor.run, self._ended, report=report)
             self._claims = Chore("claim", self._claim, self._emit)
-            self._promotes = Chore("promote", self._promote, self._emit)
+            self._promoter = Promoter(self._store, self._poll)
+            self._promotes = Chore("promote", self._promoter.step, self._emit)
+            self._rescuer = Rescuer(self._store, self.queues, self._lease, self._emit)
             self._rescues = Chore("rescue", self._rescue, self._emit)
             schedules = [schedule for job in self._jobs.values() for schedule in job.schedules]
             firing = Firing(Agenda(chores.fetch, self._sql), schedules, self._hear, self._emit)
@@ -141,7 +138,6 @@ class Worker:
             self._watches = Chore("watch", self._watch, self._emit)
             self._prunes = Chore("prune", Pruner(prunes, self._sql, self._keep, self._emit).step, self._emit)
             self._heartbeat: Heartbeat | None = None
-            self._promotes_at = 0.0
             self._hands_back_at = NEVER
             self._own_sessions = OwnSessions(self._sessions, self._sql, self._executor.own_sessions)
             self._stopping = False
@@ -152,7 +148,7 @@ class Worker:
             await self._own_sessions.find(self._known_as)
             if self._listens_at is not None:
                 await check_way(self._chores.fetch, self._sql, self._known_as, self._listens_at)
-            await self._promote()  # opens the connection that listens
+            await self._promoter.step()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear))
             self._beside = (self._prunes, self._fires, self._promotes, self._rescues, self._checks, self._leases)
             for chore in (self._finisher, self._reporter, *self._beside, self._watches):
@@ -230,27 +226,9 @@ class Worker:
             ids = ", ".join(map(str, moved))
             logger.warning("a claim went unanswered; the jobs that it took go back, uncounted: %s", ids)
 
-    async def _promote(self) -> float:
-        moved, next_due = await self._store.promote(PROMOTED_AT_ONCE)
-        if moved == PROMOTED_AT_ONCE:
-            return 0.0
-        pause = self._poll if next_due is None else min(self._poll, max(next_due, 0.001))
-        self._promotes_at = time.monotonic() + pause
-        return pause
-
     async def _rescue(self) -> float:
         await self._own_sessions.find(self._known_as)
-        for job_id in await self._store.undouble():
-            logger.warning(
-                "job %s was in two states, which another program must have written; the later one counts", job_id
-            )
-        for job in await self._store.rescue(self._lease):
-            fate = (job.was_last, job.overdue, job.suspect)
-            self._emit(JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, *fate))
-        waited, suspect = await self._store.release(self.queues, SUSPECT_PATIENCE)
-        if suspect is not None:
-            self._emit(SuspectReleased(suspect.id, suspect.job_type, suspect.queue, suspect.trace_id))
-        return min(SUSPECT_PAUSE, self._lease / RENEWALS) if waited else self._lease / RENEWALS
+        return await self._rescuer.step()
 
     async def _watch(self) -> float:
         """Free the slots of attempts that do not say themselves that they have ended."""
@@ -277,7 +255,7 @@ class Worker:
         """Jobs were committed, here or elsewhere: some may run, the next one in so many seconds."""
         if ready and self._claimer.warm(ready):
             self._claims.wake()
-        if due_in is not None and time.monotonic() + due_in < self._promotes_at:
+        if due_in is not None and self._promoter.hear(due_in):
             self._promotes.wake()
 
     def _hear_watched(self, ids: list[UUID]) -> None:

@@ -1,0 +1,42 @@
+"""Rescue: jobs that their processes left behind run elsewhere; those that may be what ends processes, one at a time."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from litestar_jobs.store import Store
+from litestar_jobs.telemetry import Event, JobRescued, SuspectReleased
+from litestar_jobs.worker.heartbeat import RENEWALS
+
+__all__ = ("Rescuer",)
+
+logger = logging.getLogger("litestar_jobs")
+
+SUSPECT_PATIENCE = 3600.0
+"""Seconds for which a suspect, a job that may be what ends processes, keeps the others waiting at the most."""
+SUSPECT_PAUSE = 0.25
+"""Seconds between two looks at whether the next one may run, while there are some."""
+
+
+class Rescuer:
+    """Looks after the jobs of all workers; lets suspects of its own queues go."""
+
+    def __init__(self, store: Store, queues: Sequence[str], lease: float, emit: Callable[[Event], None]) -> None:
+        self._store = store
+        self._queues = queues
+        self._lease = lease
+        self._emit = emit
+
+    async def step(self) -> float:
+        """Rescue what there is. Answers in how many seconds to look again."""
+        for job_id in await self._store.undouble():
+            logger.warning(
+                "job %s was in two states, which another program must have written; the later one counts", job_id
+            )
+        for job in await self._store.rescue(self._lease):
+            fate = (job.was_last, job.overdue, job.suspect)
+            self._emit(JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, *fate))
+        waited, suspect = await self._store.release(self._queues, SUSPECT_PATIENCE)
+        if suspect is not None:
+            self._emit(SuspectReleased(suspect.id, suspect.job_type, suspect.queue, suspect.trace_id))
+        pause = self._lease / RENEWALS
+        return min(SUSPECT_PAUSE, pause) if waited else pause
