@@ -5,6 +5,7 @@
 
 from litestar_jobs.config import JobsConfig, Retention, WorkerConfig
 from litestar_jobs.context import JobContext
+from litestar_jobs.course import StepRow, WorkflowRow
 from litestar_jobs.define import Job, job
 from litestar_jobs.enqueue import JobsClient
 from litestar_jobs.filter import JobFilter
@@ -14,6 +15,8 @@ from litestar_jobs.retry import Exponential, Fixed, Never
 from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.schedule import Cron, Every
 from litestar_jobs.signals import Cancel, Fail, RetryAfter
+from litestar_jobs.workflow import Finished, Workflow, chain, group
+from litestar_jobs.workflows import StartedWorkflow
 
 __all__ = (
     "Cancel",
@@ -21,6 +24,7 @@ __all__ = (
     "Every",
     "Exponential",
     "Fail",
+    "Finished",
     "Fixed",
     "Job",
     "JobContext",
@@ -35,6 +39,12 @@ __all__ = (
     "Never",
     "Retention",
     "RetryAfter",
+    "StartedWorkflow",
+    "StepRow",
     "WorkerConfig",
+    "Workflow",
+    "WorkflowRow",
+    "chain",
+    "group",
     "job",
 )

@@ -38,6 +38,7 @@ from litestar_jobs.telemetry import (
     OutcomeRefused,
     SlotEnqueued,
     SlotsSkipped,
+    StepSkipped,
     SuspectReleased,
     WorkerStarted,
     WorkerStopped,
@@ -54,7 +55,9 @@ DEAF = (
     "LITESTAR_JOBS_LISTEN_DSN, or a shorter poll_interval"
 )
 
-Elsewhere: TypeAlias = JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned | HandlerStuck
+Elsewhere: TypeAlias = (
+    JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned | HandlerStuck | StepSkipped
+)
 """What happens to a job outside of its own context."""
 
 
@@ -67,6 +70,8 @@ def log_events(event: Event) -> None:
             _log_end(event)
         case JobRescued() | SuspectReleased() | JobUnknown() | OutcomeRefused() | AttemptAbandoned() | HandlerStuck():
             _log_elsewhere(event)
+        case StepSkipped(reason=reason):
+            _log_job(logging.WARNING, event, "was cancelled: %s", _printable(reason))
         case CleanupFailed(job, error):
             _log_job(logging.ERROR, job, "a dependency failed while it was cleaned up: %s", _brief(error))
         case SlotEnqueued() | SlotsSkipped():
@@ -184,7 +189,7 @@ def _log_job(
     job_id = str(job.id if isinstance(job, JobContext) else job.job_id)
     trace_id = job.trace_id or "-"
     span: dict[str, Any] = {"trace_id": trace_id, "job_id": job_id, "job_type": job.job_type, "queue": job.queue}
-    if not isinstance(job, JobUnknown | SuspectReleased):
+    if not isinstance(job, JobUnknown | SuspectReleased | StepSkipped):
         span["attempt"] = job.attempt
     logger.log(
         level,

@@ -4,7 +4,7 @@ asyncpg is used as it is; psycopg is recognised without importing it; SQLAlchemy
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -14,7 +14,10 @@ from litestar_jobs.errors import ConnectionRefused
 from litestar_jobs.request import NewJob
 from litestar_jobs.store import Statements
 
-__all__ = ("enqueue_in_transaction",)
+__all__ = ("enqueue_in_transaction", "start_in_transaction")
+
+Call: TypeAlias = tuple[str, Sequence[Any]]
+"""A statement and its arguments."""
 
 
 async def enqueue_in_transaction(connection: Any, sql: Statements, job: NewJob, committed: Committed) -> None:
@@ -25,8 +28,21 @@ async def enqueue_in_transaction(connection: Any, sql: Statements, job: NewJob, 
 
     Raises :exc:`ConnectionRefused`.
     """
+    notifying = (sql["enqueue_one"], (*job.row, sql.channel))
+    await _execute(connection, (sql["enqueue_in_session"], job.row), notifying, committed)
+
+
+async def start_in_transaction(
+    connection: Any, sql: Statements, arguments: Sequence[Any], committed: Committed
+) -> None:
+    """Write a workflow, as ``start_workflow.sql`` does with these arguments, in the same way."""
+    start = sql["start_workflow"]
+    await _execute(connection, (start, (*arguments, None)), (start, (*arguments, sql.channel)), committed)
+
+
+async def _execute(connection: Any, silent: Call, notifying: Call, committed: Committed) -> None:
     if is_sqlalchemy(connection):
-        await execute_in_session(connection, sql["enqueue_in_session"], job.row, committed)
+        await execute_in_session(connection, *silent, committed)
     elif isinstance(connection, asyncpg.Connection | PoolConnectionProxy):
         if not connection.is_in_transaction():
             raise ConnectionRefused(
@@ -34,9 +50,9 @@ async def enqueue_in_transaction(connection: Any, sql: Statements, job: NewJob, 
                     what="an asyncpg connection", remedy="Open one with `async with connection.transaction():`"
                 )
             )
-        await connection.fetch(sql["enqueue_one"], *job.row, sql.channel)
+        await connection.fetch(notifying[0], *notifying[1])
     elif _is_psycopg(connection):
-        await _execute_psycopg(connection, sql["enqueue_one"], (*job.row, sql.channel))
+        await _execute_psycopg(connection, *notifying)
     else:
         raise ConnectionRefused(
             f"enqueue_with takes the connection that your own writes use: an SQLAlchemy AsyncSession, AsyncConnection, "

@@ -4,7 +4,7 @@ A step comes after steps that are there already, so a workflow has no circles.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -122,12 +122,10 @@ class Workflow:
                 f"step {name!r} must be a job, whose payload is the result of the step before it, or a request: "
                 f"my_job(payload). It is {what!r}."
             )
-        job = cast("Job[Any, Any]", what)
+        job: Job[Any, Any] = what
         if job.codec is None:
             return job(), None
-        request = JobRequest(
-            job_type=job.name, queue=job.queue, max_retries=job.max_retries, priority=job.priority
-        )
+        request = JobRequest(job_type=job.name, queue=job.queue, max_retries=job.max_retries, priority=job.priority)
         if before and job.payload_type == list[Finished]:
             return request, "all"
         if len(before) == 1 and run_when == "completed":

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from types import TracebackType
+from uuid import UUID
 
 import msgspec
 
@@ -14,8 +15,12 @@ from litestar_jobs.outcome import Outcome
 from litestar_jobs.schedule import OF_A_SCHEDULE, SCHEDULE, SLOT
 from litestar_jobs.store import Claimed
 from litestar_jobs.trace import accept, current_carrier, current_trace_id
+from litestar_jobs.workflow import WORKFLOW
 
 __all__ = ("Attempt", "Limit", "context_of", "enter_span")
+
+OF_THE_JOB_ALONE = (*OF_A_SCHEDULE, WORKFLOW)
+"""What headers say of a job, and not of those that it enqueues."""
 
 decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 
@@ -85,8 +90,8 @@ def enter_span(claimed: Claimed) -> JobContext:
     """Make this context the job's: whatever logs or enqueues in it does so in the job's trace."""
     headers = _headers(claimed)
     context = _context(claimed, headers)
-    if context.schedule is not None:  # says something of this job alone, not of those that it enqueues
-        headers = {name: value for name, value in headers.items() if name not in OF_A_SCHEDULE}
+    if context.schedule is not None or context.workflow is not None:
+        headers = {name: value for name, value in headers.items() if name not in OF_THE_JOB_ALONE}
     current_job.set(context)
     current_trace_id.set(context.trace_id)
     current_carrier.set(headers or None)
@@ -118,6 +123,7 @@ def _context(claimed: Claimed, headers: Mapping[str, str]) -> JobContext:
         enqueued_at=claimed.created_at,
         schedule=headers.get(SCHEDULE),
         scheduled_for=_moment(headers.get(SLOT)),
+        workflow=_id(headers.get(WORKFLOW)),
         token=claimed.token,
     )
 
@@ -125,5 +131,12 @@ def _context(claimed: Claimed, headers: Mapping[str, str]) -> JobContext:
 def _moment(slot: str | None) -> datetime | None:
     try:
         return None if slot is None else datetime.fromisoformat(slot)
+    except ValueError:
+        return None
+
+
+def _id(text: str | None) -> UUID | None:
+    try:
+        return None if text is None else UUID(text)
     except ValueError:
         return None

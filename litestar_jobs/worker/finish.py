@@ -30,12 +30,15 @@ class Finisher:
         tell: Listener,
         emit: Callable[[Event], None],
         changed: Callable[[Iterable[UUID]], None],
+        ended: Callable[[Iterable[Claimed]], None],
     ) -> None:
-        """``tell`` hears of jobs that run again after a delay, once that is written, and ``changed`` of all."""
+        """``tell`` hears of jobs that run again after a delay, once that is written, and ``changed`` and ``ended`` of
+        all."""
         self._store = store
         self._tell = tell
         self._emit = emit
         self._changed = changed
+        self._ended = ended
         self._completed: list[Claimed] = []
         self._with_results: list[tuple[Claimed, str]] = []
         self._settled: list[tuple[Claimed, Settlement]] = []
@@ -69,6 +72,7 @@ class Finisher:
         else:
             if type(outcome) is Committed:
                 self._changed([job.id])
+                self._ended([job])
             return
         self._chore.wake()
 
@@ -121,6 +125,7 @@ class Finisher:
         """Tell of those that another has ended. What did not move because it had moved before, unheard, is not among
         them."""
         self._changed(job.id for job, _ in written)
+        self._ended(job for job, _ in written)
         refused = [] if len(moved) == len(written) else [end for end in written if end[0].id not in moved]
         if unheard := [job for job, _ in refused if job.token in self._unheard]:
             own = {job.id for job in unheard} - await self._store.taken_away(unheard)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from uuid import UUID
 
 from litestar_jobs.store import Store
 from litestar_jobs.telemetry import Event, JobRescued, SuspectReleased
@@ -20,7 +21,16 @@ SUSPECT_PAUSE = 0.25
 class Rescuer:
     """Looks after the jobs of all workers; lets suspects of its own queues go."""
 
-    def __init__(self, store: Store, queues: Sequence[str], lease: float, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        queues: Sequence[str],
+        lease: float,
+        emit: Callable[[Event], None],
+        ended: Callable[[list[UUID]], None],
+    ) -> None:
+        """``ended`` hears of jobs for which it was the last attempt."""
+        self._ended = ended
         self._store = store
         self._queues = queues
         self._lease = lease
@@ -32,7 +42,9 @@ class Rescuer:
             logger.warning(
                 "job %s was in two states, which another program must have written; the later one counts", job_id
             )
-        for job in await self._store.rescue(self._lease):
+        rescued = await self._store.rescue(self._lease)
+        self._ended([job.id for job in rescued if job.was_last])
+        for job in rescued:
             fate = (job.was_last, job.overdue, job.suspect)
             self._emit(JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, *fate))
         waited, suspect = await self._store.release(self._queues, SUSPECT_PATIENCE)

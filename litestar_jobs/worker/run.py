@@ -16,6 +16,7 @@ from uuid_utils.compat import uuid7
 
 from litestar_jobs.agenda import Agenda
 from litestar_jobs.config import WorkerConfig
+from litestar_jobs.course import Course
 from litestar_jobs.database import COMMAND_TIMEOUT, Database, Link, may_have_been_written
 from litestar_jobs.define import Job
 from litestar_jobs.durations import seconds
@@ -38,6 +39,7 @@ from litestar_jobs.worker.claim import Claimer
 from litestar_jobs.worker.execute import Executor
 from litestar_jobs.worker.finish import Finisher
 from litestar_jobs.worker.fire import Firing
+from litestar_jobs.worker.follow import Follower
 from litestar_jobs.worker.heartbeat import RENEWALS, Heartbeat
 from litestar_jobs.worker.listen import Ear
 from litestar_jobs.worker.promote import Promoter
@@ -122,13 +124,16 @@ class Worker:
             self._claimer = Claimer(self._claims_store, self.queues, self._timeouts, largest=self._largest)
             writes = Store(finishes.fetch, self._sql)
             self._reporter = Reporter(self._store, self._emit)
-            self._finisher = Finisher(writes, self._hear, self._emit, self._reporter.changed)
+            course = Course(chores, self._sql)
+            self._follower = Follower(course, self._hear, self._emit, self._reporter.changed, self._lease)
+            ended = self._follower.finished
+            self._finisher = Finisher(writes, self._hear, self._emit, self._reporter.changed, ended)
             report = self._reporter.progress
             self._slots = Slots(self._config.concurrency, self._executor.run, self._ended, report=report)
             self._claims = Chore("claim", self._claim, self._emit)
             self._promoter = Promoter(self._store, self._poll)
             self._promotes = Chore("promote", self._promoter.step, self._emit)
-            self._rescuer = Rescuer(self._store, self.queues, self._lease, self._emit)
+            self._rescuer = Rescuer(self._store, self.queues, self._lease, self._emit, self._follower.ended)
             self._rescues = Chore("rescue", self._rescue, self._emit)
             schedules = [schedule for job in self._jobs.values() for schedule in job.schedules]
             firing = Firing(Agenda(chores.fetch, self._sql), schedules, self._hear, self._emit)
@@ -151,7 +156,7 @@ class Worker:
             await self._promoter.step()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear))
             self._beside = (self._prunes, self._fires, self._promotes, self._rescues, self._checks, self._leases)
-            for chore in (self._finisher, self._reporter, *self._beside, self._watches):
+            for chore in (self._finisher, self._follower, self._reporter, *self._beside, self._watches):
                 chore.start()
             self._claims.start()
             self._undo = undo.pop_all()
@@ -178,6 +183,7 @@ class Worker:
         for chore in self._beside:
             await chore.stop()
         await self._finisher.stop()
+        await self._follower.stop()
         await self._reporter.stop()
         await self._undo.aclose()
         self._emit(WorkerStopped(self._known_as, interrupted))
