@@ -10,6 +10,6 @@ WITH seen AS MATERIALIZED (
       FROM seen
 )
 SELECT count(*) AS seen, (SELECT id FROM seen ORDER BY id DESC LIMIT 1) AS last,
-       COALESCE(array_agg(id) FILTER (WHERE ended IS DISTINCT FROM status AND (ended IS NOT NULL OR (
-           status IS NULL AND NOT EXISTS (SELECT FROM litestar_jobs.job WHERE job.id = judged.id)))), '{}') AS untold
+       COALESCE(array_agg(id) FILTER (WHERE ended <> status OR status IS NULL AND (
+           ended IS NOT NULL OR NOT EXISTS (SELECT FROM litestar_jobs.job WHERE job.id = judged.id))), '{}') AS untold
   FROM judged
