@@ -59,7 +59,7 @@ class StepRow(msgspec.Struct, frozen=True, kw_only=True):
     status: StepStatus
     """That of its job; ``waiting`` while steps before it have to end."""
     error: str | None
-    """Its last error, or why it was cancelled."""
+    """How it failed, or why it was cancelled."""
     job: JobRow | None
     """None once that was deleted, some time after its end."""
 
@@ -181,14 +181,16 @@ class Course:
 
 def _step_row(row: Record, job: JobRow | None) -> StepRow:
     noted: StepStatus = row["noted"] or "cancelled"
+    status = "waiting" if row["is_waiting"] else noted if job is None else job.status.value
+    error = row["error"] if job is None or job.last_error is None else job.last_error
     return StepRow(
         id=row["id"],
         name=row["name"],
         job_type=row["job_type"],
         after=row["after"],
         run_when=row["run_when"],
-        status="waiting" if row["is_waiting"] else noted if job is None else job.status.value,
-        error=row["error"] if job is None or job.last_error is None else job.last_error,
+        status=status,
+        error=error if status in {"failed", "cancelled"} else None,
         job=job,
     )
 

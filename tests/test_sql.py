@@ -29,7 +29,8 @@ FILES = sorted(path.stem for path in ROOT.joinpath("sql").glob("*.sql"))
 SQL = Statements("litestar_jobs")
 SEVERAL_CALLERS = {
     "enqueue": 2,  # a batch of single ones, and many at once
-    "enqueue_one": 3,  # alone, and in the caller's transaction on asyncpg and on psycopg
+    "enqueue_one": 2,  # alone, and in the caller's transaction
+    "lock_workflows": 2,  # leading on, and cancelling a workflow
     "notify": 2,  # after a COPY, and whenever the store tells
     "same_database": 2,  # where the worker listens, and the sessions of the application
     "complete": 2,  # a batch of the finisher's, and in the job's own transaction
@@ -92,6 +93,8 @@ WORKER, NOW = UUID(int=1), datetime(2030, 1, 1, tzinfo=UTC)
 SOME = [UUID(int=number) for number in range(1, 51)]
 COUNT = len(SOME)
 
+STEPS = json.dumps([{"id": str(WORKER), "name": "a", "position": 0, "queue": "a", "job_type": "t", "after": []}])
+
 HOT: dict[str, tuple[Any, ...]] = {
     "claim": (["a", "b"], [50, 50], [0, 0], [NOW, NOW], SOME[:2], WORKER, "{}", 1000),
     "complete": (SOME, list(range(COUNT))),
@@ -129,11 +132,21 @@ HOT: dict[str, tuple[Any, ...]] = {
     "delete_many": (SOME, ["completed", "failed", "cancelled"]),
     "prune_completed": (86_400.0, UUID(int=0), 1_000),
     "prune_ended": ("failed", 86_400.0, datetime(1, 1, 2, tzinfo=UTC), 1_000),
+    "start_workflow": (str(WORKER), "w", "trace", "{}", STEPS, "channel"),
+    "lock_workflows": (SOME,),
+    "end_steps": (SOME,),
+    "free_steps": (SOME, ["completed"] * COUNT, [False] * COUNT, "channel"),
+    "hand_over": (SOME, 1_000),
+    "untold_steps": (UUID(int=0), 1_000),
+    "forget_workflows": (UUID(int=0), 1_000),
+    "steps": (WORKER,),
+    "results_before": (WORKER,),
 }
 
 IN_A_USERS_TRANSACTION = {
     "enqueue_one": (*(column[0] for column in HOT["enqueue"][:-1]), "channel"),
     "enqueue_in_session": tuple(column[0] for column in HOT["enqueue"][:-1]),
+    "start_workflow": (str(WORKER), "w", "trace", "{}", STEPS, None),
     "complete": ([SOME[0]], [1]),
     "complete_with_results": ([SOME[0]], [1], ["1"]),
 }
@@ -143,7 +156,15 @@ CREATE TABLE crowd AS SELECT gen_random_uuid() AS id, n, n % 8 AS kind FROM gene
 INSERT INTO litestar_jobs.job (id, run_at, created_at, max_retries, priority, queue, job_type, payload)
 SELECT id, now(), now(), 3, 0, 'a', 't', '{}' FROM crowd;
 INSERT INTO litestar_jobs.ready (id, run_at, priority, attempts, queue)
-SELECT id, now(), 0, 0, 'a' FROM crowd WHERE kind > 2;
+SELECT id, now(), 0, 0, 'a' FROM crowd WHERE kind > 3;
+INSERT INTO litestar_jobs.held (id, run_at, priority, attempts, queue, reason)
+SELECT id, now(), 0, 0, 'a', 'workflow' FROM crowd WHERE kind = 3;
+INSERT INTO litestar_jobs.workflow (id, created_at, name) SELECT id, now(), 'w' FROM crowd WHERE kind = 1;
+INSERT INTO litestar_jobs.step (id, workflow_id, delay, position, waits_for, name, job_type, run_when)
+SELECT s.id, w.id, 0, s.kind, s.kind - 1, 's' || s.kind, 't', 'completed'
+  FROM crowd s JOIN crowd w ON w.n / 8 = s.n / 8 AND w.kind = 1 WHERE s.kind BETWEEN 1 AND 3;
+INSERT INTO litestar_jobs.edge (upstream, downstream)
+SELECT u.id, d.id FROM crowd u JOIN crowd d ON d.n = u.n + 1 WHERE u.kind IN (1, 2);
 INSERT INTO litestar_jobs.scheduled (id, run_at, priority, attempts, queue)
 SELECT id, now() + interval '1 hour', 0, 0, 'a' FROM crowd WHERE kind = 0;
 INSERT INTO litestar_jobs.running (id, token, started_at, worker_id, attempt, queue)
@@ -151,7 +172,10 @@ SELECT id, n, now(), gen_random_uuid(), 1, 'a' FROM crowd WHERE kind = 1;
 INSERT INTO litestar_jobs.finished (id, started_at, finished_at, attempts, status)
 SELECT id, now(), now(), 1, 'completed' FROM crowd WHERE kind = 2;
 """
-TABLES = ("job", "ready", "scheduled", "running", "finished", "failure", "worker")
+TABLES = (
+    *("job", "ready", "scheduled", "held", "running", "finished", "failure", "worker"),
+    *("workflow", "step", "edge"),
+)
 NO_AUTOVACUUM = ";".join(f"ALTER TABLE litestar_jobs.{table} SET (autovacuum_enabled = false)" for table in TABLES)
 LIE = """
 UPDATE pg_class SET reltuples = {rows}, relpages = {pages}

@@ -6,8 +6,8 @@
 -- Answers what was noted: how it ended, whether it had ended before, and of those that this has cancelled the reason.
 WITH RECURSIVE seen AS MATERIALIZED (
     SELECT step.id, step.status AS before, job_end.result,
-           COALESCE(job_end.status, CASE WHEN step.status IS NULL AND NOT EXISTS (
-               SELECT FROM litestar_jobs.job WHERE job.id = step.id) THEN 'cancelled' END) AS status
+           COALESCE(job_end.status, CASE WHEN step.status IS NULL AND (
+               SELECT job.id FROM litestar_jobs.job WHERE job.id = step.id) IS NULL THEN 'cancelled' END) AS status
       FROM litestar_jobs.step
       LEFT JOIN LATERAL (
         SELECT status, result FROM litestar_jobs.finished WHERE finished.id = step.id OFFSET 0) AS job_end ON true

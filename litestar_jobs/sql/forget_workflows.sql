@@ -9,7 +9,7 @@ WITH seen AS MATERIALIZED (
         SELECT w.id FROM litestar_jobs.workflow w
          WHERE w.id = ANY (ARRAY(SELECT id FROM seen)) AND NOT EXISTS (
             SELECT FROM (SELECT id FROM litestar_jobs.step WHERE workflow_id = w.id OFFSET 0) AS steps
-             WHERE EXISTS (SELECT FROM litestar_jobs.job WHERE job.id = steps.id))
+             WHERE (SELECT job.id FROM litestar_jobs.job WHERE job.id = steps.id) IS NOT NULL)
            FOR UPDATE SKIP LOCKED))
     RETURNING id
 ), steps AS (

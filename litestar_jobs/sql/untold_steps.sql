@@ -11,5 +11,5 @@ WITH seen AS MATERIALIZED (
 )
 SELECT count(*) AS seen, (SELECT id FROM seen ORDER BY id DESC LIMIT 1) AS last,
        COALESCE(array_agg(id) FILTER (WHERE ended <> status OR status IS NULL AND (
-           ended IS NOT NULL OR NOT EXISTS (SELECT FROM litestar_jobs.job WHERE job.id = judged.id))), '{}') AS untold
+           ended IS NOT NULL OR (SELECT job.id FROM litestar_jobs.job WHERE job.id = judged.id) IS NULL)), '{}') AS untold
   FROM judged
