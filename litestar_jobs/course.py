@@ -140,8 +140,16 @@ class Course:
         (row,) = await self._link.fetch(self._sql["forget_workflows"], after, at_most)
         return Walked(row["seen"], row["last"], row["gone"])
 
-    async def cancel(self, workflow_id: UUID) -> set[UUID]:
-        """Cancel what can be, in one statement: no step may let another go meanwhile."""
+    async def cancel(self, workflow_id: UUID) -> int:
+        """Cancel all of its jobs that can be, and once more what was on its way to another state. Answers how many."""
+        total = 0
+        while cancelled := await self._cancel(workflow_id):
+            total += len(cancelled)
+            await self.follow(list(cancelled))
+        return total
+
+    async def _cancel(self, workflow_id: UUID) -> set[UUID]:
+        """All in one statement, under the lock: no step may let another go meanwhile."""
         ids = [row["id"] for row in await self._steps(workflow_id)]
         async with self._link.transaction() as connection:
             await connection.fetch(self._sql["lock_workflows"], ids)

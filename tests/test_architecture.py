@@ -25,7 +25,7 @@ LAYERS = {
         worker.follow worker.heartbeat worker.listen worker.promote worker.prune worker.report worker.rescue worker.ways worker.run""",
     "rim": "hooks otel middleware embedded source alembic model testing",
     "command line": """cli.connect cli.printing cli.filters cli.listing cli.story cli.bulk cli.moves cli.prune cli.schedules
-        cli.tables cli.worker cli""",
+        cli.tables cli.worker cli.workflows cli""",
     "plugin": "plugin",
     "public": "__init__",
 }
