@@ -12,8 +12,8 @@ from uuid import UUID
 
 import msgspec
 
-from litestar_jobs.database import Link, Record
-from litestar_jobs.records import Walked
+from litestar_jobs.database import Fetch, Link, Record
+from litestar_jobs.records import QueueCount, Walked
 from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.store import Statements, Store
 from litestar_jobs.workflow import Finished, RunWhen
@@ -22,6 +22,7 @@ __all__ = ("Course", "Followed", "Skipped", "StepRow", "WorkflowCount", "Workflo
 
 AT_ONCE = 1_000
 """Ends of one transaction."""
+EVERY = 2**31 - 1
 MOST_HANDED_OVER = 64_000_000
 """Bytes of results in one payload; PostgreSQL has no room for four times as much."""
 
@@ -132,7 +133,18 @@ class Course:
 
     async def untold(self, after: UUID, at_most: int) -> tuple[Walked, list[UUID]]:
         """Walk over steps. Those that have ended without leading to anything yet."""
-        (row,) = await self._link.fetch(self._sql["untold_steps"], after, at_most)
+        return await self._untold(self._link.fetch, after, at_most)
+
+    async def at_one_moment(self) -> tuple[list[QueueCount], int]:
+        """How many jobs there are, and how many ends have led to nothing yet: between the two of them no job of a workflow
+        is overlooked."""
+        async with self._link.transaction("repeatable_read") as connection:
+            counts = await Store(connection.fetch, self._sql).count()
+            _, untold = await self._untold(connection.fetch, UUID(int=0), EVERY)
+            return counts, len(untold)
+
+    async def _untold(self, fetch: Fetch, after: UUID, at_most: int) -> tuple[Walked, list[UUID]]:
+        (row,) = await fetch(self._sql["untold_steps"], after, at_most)
         return Walked(row["seen"], row["last"], 0), row["untold"]
 
     async def forget(self, after: UUID, at_most: int) -> Walked:

@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
@@ -239,11 +239,13 @@ class Link:
             await connection.execute(script)
 
     @asynccontextmanager
-    async def transaction(self) -> "AsyncGenerator[asyncpg.Connection[Any]]":
+    async def transaction(
+        self, isolation: Literal["repeatable_read"] | None = None
+    ) -> "AsyncGenerator[asyncpg.Connection[Any]]":
         """The connection, in a transaction that commits at the end and rolls back after an error."""
         async with self._lock:
             connection = await self._opened()
-            transaction = connection.transaction()
+            transaction = connection.transaction(isolation=isolation)
             await transaction.start()
             try:
                 with self._database.writable(connection):

@@ -93,6 +93,11 @@ class Workflows:
         """How the steps ended that the one of this job comes after, by name. Empty for a job that is no step."""
         return {} if job.workflow is None else await self._course.before(job.id)
 
+    @property
+    def course(self) -> Course:
+        """The statements, for commands and tests."""
+        return self._course
+
     async def lead_on(self, ids: Collection[UUID]) -> None:
         """These jobs have ended, here: steps that wait for them go on."""
         free = (await self._course.follow(list(ids))).free.values()

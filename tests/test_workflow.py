@@ -701,7 +701,7 @@ def random_steps(draw: st.DrawFn) -> list[RandomStep]:
     steps: list[RandomStep] = []
     for n in range(draw(st.integers(1, 9))):
         after = draw(st.lists(st.integers(0, n - 1), unique=True, max_size=4)) if n else []
-        ends = draw(st.sampled_from(["completed", "completed", "failed", "cancelled"]))
+        ends: Outcome = draw(st.sampled_from(["completed", "completed", "failed", "cancelled"]))
         steps.append((sorted(after), draw(st.sampled_from(["completed", "ended"])), ends))
     return steps
 
@@ -934,3 +934,18 @@ async def test_what_cannot_be_started_is_refused_at_the_call(dsn: str) -> None:
             await jobs.workflows.start(group([note("x" * 999_998) for _ in range(65)]))
         assert await jobs.workflows.get(UUID(int=1)) is None
         assert await jobs.workflows.cancel(UUID(int=1)) == 0
+
+
+# Tests of applications.
+
+
+async def test_drained_waits_for_the_last_step_not_for_a_moment_in_which_none_runs(dsn: str) -> None:
+    async with worker(dsn, [nothing]) as jobs:
+        for _ in range(5):
+            started = await jobs.workflows.start(chain(*[nothing() for _ in range(20)]))
+            await drained(jobs)
+            row = await jobs.workflows.get(started.id)
+            assert row is not None
+            assert row.status == "completed"
+        started = await jobs.workflows.start(chain(nothing(delay=3600), nothing()))
+        await drained(jobs)
