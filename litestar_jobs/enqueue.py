@@ -29,6 +29,7 @@ from litestar_jobs.filter import JobFilter
 from litestar_jobs.gather import Gatherer, translated
 from litestar_jobs.news import Bell, Listener, News
 from litestar_jobs.operate import Operator
+from litestar_jobs.queues import Queues
 from litestar_jobs.request import JobRequest, NewJob
 from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.store import Statements, Store
@@ -253,6 +254,12 @@ class JobsClient:
         """Many jobs as one: starts workflows, and looks after them."""
         self._in_loop()
         return self._workflows
+
+    @property
+    def queues(self) -> Queues:
+        """Pause, resume and resize queues."""
+        self._in_loop()
+        return Queues(self._store, lambda: self._ring(set(), 0.0))
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Be told of jobs enqueued in this process, without the database. Answers how to stop listening."""

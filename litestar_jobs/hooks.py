@@ -36,6 +36,7 @@ from litestar_jobs.telemetry import (
     LeaseEnded,
     ListenerDeaf,
     OutcomeRefused,
+    QueueLimited,
     SlotEnqueued,
     SlotsSkipped,
     StepSkipped,
@@ -76,6 +77,9 @@ def log_events(event: Event) -> None:
             _log_job(logging.ERROR, job, "a dependency failed while it was cleaned up: %s", _brief(error))
         case SlotEnqueued() | SlotsSkipped():
             _log_schedule(event)
+        case QueueLimited(queue, most):
+            how = {None: "without a limit", 0: "paused"}.get(most, f"limited to {most} jobs at once in this worker")
+            logger.info("queue %s is %s", _printable(queue), how)
         case WorkerStarted() | WorkerStopped() | LeaseEnded() | ListenerDeaf() | JobsPruned() | ChoreFailed():
             _log_worker(event)
 

@@ -10,6 +10,7 @@ __all__ = (
     "LiveWorker",
     "Lowest",
     "QueueCount",
+    "QueueSettings",
     "Released",
     "Rescued",
     "UnknownType",
@@ -82,6 +83,14 @@ class QueueCount(msgspec.Struct, frozen=True):
     jobs: int
     due: int
     oldest: float | None
+
+
+class QueueSettings(msgspec.Struct, frozen=True):
+    """Since when a queue is paused, and how many of its jobs run at once in each worker, at the most."""
+
+    name: str
+    paused_at: datetime | None = None
+    concurrency: int | None = None
 
 
 class UnknownType(msgspec.Struct, frozen=True):

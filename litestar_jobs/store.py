@@ -18,7 +18,17 @@ from litestar_jobs.database import Fetch, Record
 from litestar_jobs.errors import ConfigurationError
 from litestar_jobs.filter import JobFilter
 from litestar_jobs.outcome import Settlement
-from litestar_jobs.records import Claimed, LiveWorker, Lowest, QueueCount, Released, Rescued, UnknownType, Walked
+from litestar_jobs.records import (
+    Claimed,
+    LiveWorker,
+    Lowest,
+    QueueCount,
+    QueueSettings,
+    Released,
+    Rescued,
+    UnknownType,
+    Walked,
+)
 from litestar_jobs.request import NewJob
 from litestar_jobs.row import JobFailure, JobRow, JobStatus
 
@@ -30,6 +40,7 @@ __all__ = (
     "Lowest",
     "Mark",
     "QueueCount",
+    "QueueSettings",
     "Released",
     "Rescued",
     "Statements",
@@ -173,9 +184,11 @@ class Store:
     async def forget_progress(self) -> None:
         await self._fetch(self._sql["forget_progress"])
 
-    async def promote(self, at_most: int) -> tuple[int, float | None]:
+    async def promote(self, at_most: int) -> tuple[int, float | None, dict[str, int]]:
+        """How many moved, seconds until the next one is due, and the limits of queues."""
         (row,) = await self._fetch(self._sql["promote"], at_most, self._channel)
-        return row["moved"], row["next_due"]
+        limits: dict[str, int] = msgspec.json.decode(row["limits"] or b"{}")
+        return row["moved"], row["next_due"], limits
 
     async def register(self, worker_id: UUID, hostname: str, pid: int, queues: Sequence[str], lease: float) -> None:
         await self._fetch(self._sql["register"], worker_id, hostname, pid, list(queues), lease)
@@ -242,6 +255,18 @@ class Store:
 
     async def count(self) -> list[QueueCount]:
         return [_struct(QueueCount, row) for row in await self._fetch(self._sql["count"])]
+
+    async def queue_settings(self) -> list[QueueSettings]:
+        return [_struct(QueueSettings, row) for row in await self._fetch(self._sql["queues"])]
+
+    async def pause_queue(self, name: str) -> bool:
+        return bool(await self._fetch(self._sql["pause_queue"], name, self._channel))
+
+    async def resume_queue(self, name: str) -> bool:
+        return bool(await self._fetch(self._sql["resume_queue"], name, self._channel))
+
+    async def resize_queue(self, name: str, concurrency: int | None) -> bool:
+        return bool(await self._fetch(self._sql["resize_queue"], name, concurrency, self._channel))
 
     async def unknown_types(self, known: Sequence[str]) -> list[UnknownType]:
         return [_struct(UnknownType, row) for row in await self._fetch(self._sql["unknown_types"], known)]

@@ -33,6 +33,7 @@ __all__ = (
     "ListenerDeaf",
     "NoTracing",
     "OutcomeRefused",
+    "QueueLimited",
     "SlotEnqueued",
     "SlotsSkipped",
     "StepSkipped",
@@ -195,6 +196,14 @@ class ListenerDeaf(msgspec.Struct, frozen=True):
     poll_interval: float
 
 
+class QueueLimited(msgspec.Struct, frozen=True):
+    """From now on this worker begins jobs of a queue only while it runs fewer than ``most``: none while the queue is
+    paused (0), and as many as it has slots for without a limit (None)."""
+
+    queue: str
+    most: int | None
+
+
 class JobsPruned(msgspec.Struct, frozen=True):
     """Jobs that had been kept long enough after they ended were deleted, so many of each status."""
 
@@ -229,6 +238,7 @@ Event: TypeAlias = (
     | SlotsSkipped
     | StepSkipped
     | ListenerDeaf
+    | QueueLimited
     | JobsPruned
     | ChoreFailed
 )

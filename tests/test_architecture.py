@@ -18,14 +18,15 @@ ROOT = Path(litestar_jobs.__file__).parent
 LAYERS = {
     "words": "errors durations retry signals outcome request row filter context trace telemetry",
     "define": "payload signature times schedule define fit workflow",
-    "database": "database records store agenda course migrate",
+    "database": "database records store agenda queues course migrate",
     "enqueue": "gather bulk alchemy transaction news operate watch workflows enqueue",
     "around a job": "logs inject config",
     "worker": """worker worker.chore worker.claim worker.attempt worker.execute worker.slots worker.finish worker.fire
-        worker.follow worker.heartbeat worker.listen worker.promote worker.prune worker.report worker.rescue worker.ways worker.run""",
+        worker.follow worker.heartbeat worker.listen worker.promote worker.prune worker.report worker.rescue worker.ways
+        worker.run""",
     "rim": "hooks otel middleware embedded source alembic model testing",
-    "command line": """cli.connect cli.printing cli.filters cli.listing cli.story cli.bulk cli.moves cli.prune cli.schedules
-        cli.tables cli.worker cli.workflows cli""",
+    "command line": """cli.connect cli.printing cli.filters cli.listing cli.story cli.bulk cli.moves cli.prune cli.queues
+        cli.schedules cli.tables cli.worker cli.workflows cli""",
     "plugin": "plugin",
     "public": "__init__",
 }

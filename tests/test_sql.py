@@ -220,12 +220,13 @@ async def generic_plan(connection: Connection, name: str) -> list[dict[str, Any]
 
 
 def read_whole(plan: list[dict[str, Any]]) -> set[str]:
-    """The tables and indexes that are read from beginning to end."""
+    """The tables and indexes that are read from beginning to end. The one of queues has a row for each that was ever
+    paused or resized: that may be."""
     return {
         node.get("Relation Name") or node["Index Name"]
         for node in plan
         if node["Node Type"] == "Seq Scan" or ("Index Name" in node and "Index Cond" not in node)
-    }
+    } - {"queue", "queue_pkey"}
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from litestar_jobs.cli.bulk import delete, move, reprioritise
 from litestar_jobs.cli.listing import list_jobs
 from litestar_jobs.cli.moves import cancel, retry
 from litestar_jobs.cli.prune import prune
+from litestar_jobs.cli.queues import queues
 from litestar_jobs.cli.schedules import schedules
 from litestar_jobs.cli.story import show
 from litestar_jobs.cli.tables import check, downgrade, init, sql, upgrade
@@ -27,5 +28,5 @@ def jobs_group() -> None:
 
 for command in (init, upgrade, downgrade, check, sql, worker, list_jobs, show, retry, cancel, schedules):
     jobs_group.add_command(command)
-for command in (delete, move, reprioritise, prune, workflows, workflow):
+for command in (delete, move, reprioritise, prune, queues, workflows, workflow):
     jobs_group.add_command(command)

@@ -16,7 +16,7 @@ from litestar_jobs.filter import JobFilter
 from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.store import LiveWorker, QueueCount, UnknownType
 
-__all__ = ("list_jobs",)
+__all__ = ("list_jobs", "summaries")
 
 HEAD = ("Queue", "Pending", "Due", "Oldest", "Running", "Completed", "Failed", "Cancelled")
 SHOWN_OF_ERROR = 300
@@ -44,6 +44,8 @@ class Overview(msgspec.Struct, frozen=True):
     workers: list[LiveWorker]
     idle_queues: list[str]
     """Queues with jobs that are due and no live worker that takes them."""
+    paused: list[str]
+    """Queues whose jobs wait until somebody resumes them."""
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -76,12 +78,13 @@ def list_jobs(app: Litestar, *, failed: bool, limit: int | None, as_json: bool, 
 
 async def _overview(plugin: OperatedPlugin) -> Overview:
     async with stored(plugin) as store:
-        queues = _summaries(await store.count())
+        queues = summaries(await store.count())
         workers = await store.workers()
         unknown = await store.unknown_types(list(plugin.jobs))
+        paused = [each.name for each in await store.queue_settings() if each.paused_at is not None]
     served = {queue for worker in workers for queue in worker.queues}
     idle = [summary.queue for summary in queues if summary.due and summary.queue not in served]
-    return Overview(queues, unknown, workers, idle)
+    return Overview(queues, unknown, workers, idle, paused)
 
 
 async def _find(plugin: OperatedPlugin, which: JobFilter, limit: int) -> list[JobRow]:
@@ -89,15 +92,16 @@ async def _find(plugin: OperatedPlugin, which: JobFilter, limit: int) -> list[Jo
         return await store.find(which, limit)
 
 
-def _summaries(counts: Iterable[QueueCount]) -> list[QueueSummary]:
-    summaries: dict[str, QueueSummary] = {}
+def summaries(counts: Iterable[QueueCount]) -> list[QueueSummary]:
+    """One for each queue, by name."""
+    queues: dict[str, QueueSummary] = {}
     for counted in counts:
-        summary = summaries.setdefault(counted.queue, QueueSummary(counted.queue))
+        summary = queues.setdefault(counted.queue, QueueSummary(counted.queue))
         setattr(summary, counted.status, getattr(summary, counted.status) + counted.jobs)
         summary.due += counted.due
         if counted.oldest is not None:
             summary.oldest = max(counted.oldest, summary.oldest or 0)
-    return sorted(summaries.values(), key=lambda summary: summary.queue)
+    return sorted(queues.values(), key=lambda summary: summary.queue)
 
 
 def _print_overview(overview: Overview) -> None:
@@ -111,6 +115,8 @@ def _print_overview(overview: Overview) -> None:
             (f"{count(unknown.jobs, 'pending job')} of type {unknown.job_type}", "yellow"),
             ": this application knows no job of this name, a worker that does will run them.",
         )
+    for queue in overview.paused:
+        print_line((f"Queue {queue} is paused", "yellow"), f". To go on: litestar jobs queues resume {queue}")
     if not overview.workers:
         print_line(
             ("No worker is alive, and jobs are due.", "yellow") if overview.idle_queues else "No worker is alive.",

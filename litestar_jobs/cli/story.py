@@ -61,14 +61,17 @@ async def _story(plugin: OperatedPlugin, job_id: UUID) -> Story | None:
         if held is not None:
             coming = HELD.get(held, f"It is held: {held}.")
         else:
-            coming = _what_next(job, plugin.jobs.keys(), await store.workers())
+            paused = job.queue in {each.name for each in await store.queue_settings() if each.paused_at is not None}
+            coming = _what_next(job, plugin.jobs.keys(), await store.workers(), is_paused=paused)
         return Story(job, await store.failures(job_id), coming)
 
 
-def _what_next(job: JobRow, known: Collection[str], workers: Sequence[LiveWorker]) -> str:
+def _what_next(job: JobRow, known: Collection[str], workers: Sequence[LiveWorker], *, is_paused: bool) -> str:
     """What will happen to the job, or what somebody could do about it."""
     left = job.max_retries + 1 - job.attempts
     match job.status:
+        case JobStatus.PENDING if is_paused:
+            return f"It waits: queue {job.queue!r} is paused. To go on: litestar jobs queues resume {job.queue}"
         case JobStatus.PENDING:
             return _when_it_runs(job, known, workers)
         case JobStatus.RUNNING if job.locked_until is None:

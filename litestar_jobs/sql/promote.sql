@@ -1,5 +1,7 @@
 -- Promote: scheduled jobs that are due move to ready.
--- $1 at most so many · $2 channel to notify. Answers how many moved, and in how many seconds the next one is due.
+-- $1 at most so many · $2 channel to notify. Answers how many moved, in how many seconds the next one is due, and which
+-- queues are limited: a JSON object of how many of their jobs a worker may have at once, 0 of a paused one.
+-- That is asked here because every worker promotes when it starts, when it is told to, and now and then anyway.
 WITH due AS MATERIALIZED (
     SELECT ctid AS place FROM litestar_jobs.scheduled
      WHERE run_at <= statement_timestamp()
@@ -17,4 +19,6 @@ WITH due AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM gone) AS moved, (SELECT count(*) FROM told) AS told,
        (SELECT extract(epoch FROM run_at - statement_timestamp())::float8 FROM litestar_jobs.scheduled
-         WHERE run_at > statement_timestamp() ORDER BY run_at LIMIT 1) AS next_due
+         WHERE run_at > statement_timestamp() ORDER BY run_at LIMIT 1) AS next_due,
+       (SELECT json_object_agg(name, CASE WHEN paused_at IS NULL THEN concurrency ELSE 0 END)::text
+          FROM litestar_jobs.queue WHERE paused_at IS NOT NULL OR concurrency IS NOT NULL) AS limits

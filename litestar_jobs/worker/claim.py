@@ -1,7 +1,8 @@
 """Step 3, claim: rows become work. Decides which queues to ask for how many, and from where in their order.
 
 A queue is *hot* while it may have jobs: after a wake-up, a poll, or a claim that got all it asked for. Only hot queues
-are asked, each for an equal share, so that none starves another.
+are asked, each for an equal share, so that none starves another. Of a *limited* queue no more are asked for than it may
+still have here; of a paused one, none.
 
 Entries of claimed jobs stay in the index until vacuum may remove them, and a scan from the beginning walks over all of
 them. So a claim begins at the last claimed key of its queue (the *bound*). That is only a hint, since a smaller key may
@@ -10,7 +11,7 @@ a scan from the beginning found it empty. Such scans take at most a small part o
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 from litestar_jobs.store import LARGEST, Claimed, Lowest, Store
@@ -23,6 +24,7 @@ SCAN_PAUSE = 0.05
 """Seconds between such scans at the least, and ..."""
 SCAN_SHARE = 0.05
 """... the part of the time that they may take."""
+NONE: frozenset[str] = frozenset()
 
 
 class Claimer:
@@ -42,7 +44,9 @@ class Claimer:
         self._largest = largest
         self._queues = {queue: _Queue() for queue in queues}
         self._timeouts = timeouts
+        self._here: Callable[[], Mapping[str, int]] = dict[str, int]
         self._clock = clock
+        self.limits: Mapping[str, int] = {}
         self._hot: dict[str, None] = dict.fromkeys(queues)
 
     def warm(self, queues: set[str] | None = None) -> bool:
@@ -51,11 +55,27 @@ class Claimer:
         self._hot.update(dict.fromkeys(ours))
         return bool(ours)
 
+    def limit(self, limits: Mapping[str, int], here: Callable[[], Mapping[str, int]]) -> set[str]:
+        """Have at most so many jobs of these queues at once; ``here`` says how many there are. Answers the queues for
+        which that is news."""
+        changed = {queue for queue in self._queues if limits.get(queue) != self.limits.get(queue)}
+        if changed:
+            self.limits, self._here = limits, here
+            self.warm(changed)
+        return changed
+
+    def unpaused(self) -> list[str]:
+        """The queues that are not paused."""
+        return [queue for queue in self._queues if self.limits.get(queue) != 0]
+
     def pause(self) -> float | None:
         """Seconds until a claim may find something, as far as is known: 0 now, None not before a wake-up."""
-        if self._hot:
+        full = self._full() if self.limits else NONE
+        if self._hot and (not full or self._hot.keys() - full):
             return 0.0
-        doubts = [queue.scan_at for queue in self._queues.values() if queue.scan_at is not None]
+        doubts = [
+            queue.scan_at for name, queue in self._queues.items() if queue.scan_at is not None and name not in full
+        ]
         return max(0.0, min(doubts) - self._clock()) if doubts else None
 
     async def claim(self, worker_id: UUID, at_most: int) -> list[Claimed]:
@@ -77,11 +97,20 @@ class Claimer:
         return claimed
 
     def _share(self, at_most: int) -> dict[str, int]:
-        queues = list(self._hot)[:at_most]
+        room = self._room()
+        queues = [queue for queue in self._hot if room.get(queue, at_most) > 0][:at_most]
         if not queues:
             return {}
         share, left = divmod(at_most, len(queues))
-        return {queue: share + (place < left) for place, queue in enumerate(queues)}
+        return {queue: min(share + (place < left), room.get(queue, at_most)) for place, queue in enumerate(queues)}
+
+    def _room(self) -> dict[str, int]:
+        """How many more jobs of the limited queues may be here."""
+        here: Mapping[str, int] = self._here() if any(self.limits.values()) else {}
+        return {queue: limit - here.get(queue, 0) for queue, limit in self.limits.items()}
+
+    def _full(self) -> set[str]:
+        return {queue for queue, room in self._room().items() if room <= 0}
 
     def _learn(self, slots: dict[str, int], bounds: dict[str, Lowest], claimed: list[Claimed], took: float) -> None:
         got = dict.fromkeys(slots, 0)

@@ -19,22 +19,22 @@ SUSPECT_PAUSE = 0.25
 
 
 class Rescuer:
-    """Looks after the jobs of all workers; lets suspects of its own queues go."""
+    """Looks after the jobs of all workers; lets the suspects of some queues go."""
 
     def __init__(
         self,
         store: Store,
-        queues: Sequence[str],
+        queues: Callable[[], Sequence[str]],
         lease: float,
         emit: Callable[[Event], None],
         ended: Callable[[list[UUID]], None],
     ) -> None:
-        """``ended`` hears of jobs for which it was the last attempt."""
-        self._ended = ended
+        """``queues`` are those whose suspects may go now; ``ended`` hears of jobs for which it was the last attempt."""
         self._store = store
         self._queues = queues
         self._lease = lease
         self._emit = emit
+        self._ended = ended
 
     async def step(self) -> float:
         """Rescue what there is. Answers in how many seconds to look again."""
@@ -47,7 +47,7 @@ class Rescuer:
         for job in rescued:
             fate = (job.was_last, job.overdue, job.suspect)
             self._emit(JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, *fate))
-        waited, suspect = await self._store.release(self._queues, SUSPECT_PATIENCE)
+        waited, suspect = await self._store.release(self._queues(), SUSPECT_PATIENCE)
         if suspect is not None:
             self._emit(SuspectReleased(suspect.id, suspect.job_type, suspect.queue, suspect.trace_id))
         pause = self._lease / RENEWALS

@@ -30,6 +30,7 @@ from litestar_jobs.telemetry import (
     Hook,
     LeaseEnded,
     ListenerDeaf,
+    QueueLimited,
     Tracing,
     WorkerStarted,
     WorkerStopped,
@@ -126,14 +127,15 @@ class Worker:
             self._reporter = Reporter(self._store, self._emit)
             course = Course(chores, self._sql)
             self._follower = Follower(course, self._hear, self._emit, self._reporter.changed, self._lease)
-            ended = self._follower.finished
-            self._finisher = Finisher(writes, self._hear, self._emit, self._reporter.changed, ended)
+            finished = self._follower.finished
+            self._finisher = Finisher(writes, self._hear, self._emit, self._reporter.changed, finished)
             report = self._reporter.progress
             self._slots = Slots(self._config.concurrency, self._executor.run, self._ended, report=report)
             self._claims = Chore("claim", self._claim, self._emit)
-            self._promoter = Promoter(self._store, self._poll)
+            self._promoter = Promoter(self._store, self._poll, self._limit)
             self._promotes = Chore("promote", self._promoter.step, self._emit)
-            self._rescuer = Rescuer(self._store, self.queues, self._lease, self._emit, self._follower.ended)
+            unpaused, ended = self._claimer.unpaused, self._follower.ended
+            self._rescuer = Rescuer(self._store, unpaused, self._lease, self._emit, ended)
             self._rescues = Chore("rescue", self._rescue, self._emit)
             schedules = [schedule for job in self._jobs.values() for schedule in job.schedules]
             firing = Firing(Agenda(chores.fetch, self._sql), schedules, self._hear, self._emit)
@@ -207,13 +209,14 @@ class Worker:
         if time.monotonic() >= self._hands_back_at:
             await self._hand_back_unheard(worker_id)
         while self._claimer.pause() == 0 and not self._stopping and (room := self._slots.room()):
+            limits = self._claimer.limits
             try:
                 claimed = await self._claimer.claim(worker_id, room)
             except BaseException as error:
                 if isinstance(error, asyncio.CancelledError) or may_have_been_written(error):
                     self._hands_back_at = time.monotonic()
                 raise
-            if worker_id != self.worker_id:  # the lease ended meanwhile
+            if worker_id != self.worker_id or limits is not self._claimer.limits:  # no longer as it was asked for
                 self._give_back(claimed)
                 return 0.0
             self._slots.add(claimed)
@@ -267,10 +270,19 @@ class Worker:
     def _hear_watched(self, ids: list[UUID]) -> None:
         self._reporter.watched(ids)
 
+    def _limit(self, limits: Mapping[str, int]) -> None:
+        """Queues may be paused, resumed or resized. What was claimed ahead under another limit goes back."""
+        if changed := self._claimer.limit(limits, self._slots.by_queue):
+            self._give_back(self._slots.take_back(changed))
+            self._claims.wake()
+        for queue in changed:
+            self._emit(QueueLimited(queue, limits.get(queue)))
+
     def _hear_nothing(self) -> None:
         """Notifications may have been missed."""
         self._claimer.warm()
         self._claims.wake()
+        self._hear(set(), 0.0)
 
     def _hear_elsewhere(self) -> None:
         """The connection that listened is dead: promoting opens another one."""
@@ -279,7 +291,7 @@ class Worker:
 
     def _ended(self, job: Claimed, outcome: Outcome) -> None:
         self._finisher.put(job, outcome)
-        if self._claimer.pause() == 0 and self._slots.room():
+        if self._slots.room() and self._claimer.pause() == 0:
             self._claims.wake()
 
     def _lost(self, reason: str) -> None:

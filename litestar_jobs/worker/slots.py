@@ -7,8 +7,8 @@ work, none when jobs are slow; and what waits too long goes back.
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Container, Coroutine, Iterable
 from contextvars import copy_context
 from typing import Any
 
@@ -88,8 +88,7 @@ class Slots:
     @property
     def tokens(self) -> list[int]:
         """Those of the jobs that run or are at hand."""
-        running = (attempt.claimed for attempt in self._running)
-        return [claimed.token for claimed in (*running, *self._at_hand)]
+        return [claimed.token for claimed in self._here()]
 
     def room(self) -> int:
         """How many jobs to claim now: 0 while enough are at hand."""
@@ -103,10 +102,14 @@ class Slots:
         self._at_hand.extend(jobs)
         self._fill()
 
-    def take_back(self) -> list[Claimed]:
-        """The jobs at hand that have not begun, and now will not."""
-        jobs = list(self._at_hand)
-        self._at_hand.clear()
+    def by_queue(self) -> Counter[str]:
+        """How many jobs of each queue run or are at hand."""
+        return Counter(claimed.queue for claimed in self._here())
+
+    def take_back(self, queues: Container[str] | None = None) -> list[Claimed]:
+        """The jobs at hand (of these queues) that have not begun, and now will not."""
+        jobs = [job for job in self._at_hand if queues is None or job.queue in queues]
+        self._at_hand = deque(job for job in self._at_hand if queues is not None and job.queue not in queues)
         return jobs
 
     def waiting_too_long(self) -> bool:
@@ -160,6 +163,9 @@ class Slots:
         jobs = [attempt.claimed for attempt in self._running]
         self._running.clear()
         return jobs
+
+    def _here(self) -> list[Claimed]:
+        return [*(attempt.claimed for attempt in self._running), *self._at_hand]
 
     def _fill(self) -> None:
         while self._at_hand and len(self._running) < self._concurrency:
