@@ -259,7 +259,7 @@ class JobsClient:
     def queues(self) -> Queues:
         """Pause, resume and resize queues."""
         self._in_loop()
-        return Queues(self._store, lambda: self._ring(set(), 0.0))
+        return Queues(self._store, lambda: self._bell.ring(set(), 0.0))
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Be told of jobs enqueued in this process, without the database. Answers how to stop listening."""

@@ -854,7 +854,22 @@ async def test_results_wait_for_those_that_take_them_longer_than_their_jobs_are_
         assert await jobs.result(started.last, of=then, timeout=10) == ["first", None]
 
 
-# What is no workflow.
+# What is no workflow. What a request's job returns is known if one job alone has this name, as in an application.
+
+
+@job(name="is silent")
+async def silent() -> None:
+    pass
+
+
+@job(name="prices")
+async def prices(payload: Order) -> Receipt:
+    return Receipt(payload.number)
+
+
+@job(name="speaks")
+async def speaks() -> str:
+    return "x"
 
 
 @pytest.mark.parametrize(
@@ -871,9 +886,9 @@ async def test_results_wait_for_those_that_take_them_longer_than_their_jobs_are_
         (lambda: Workflow("w").add("a", charge), "is a job that takes a Order, but nothing before it gives one"),
         (lambda: order_of(("a", nothing(), []), ("b", nothing(), []), ("c", ship, ["a", "b"])), "takes a Receipt, but nothing"),
         (lambda: group([charge(Order(1))], then=ship), "or let the job take a list.Finished."),
-        (lambda: chain(nothing(), note), "the result of step 'nothing' cannot be the payload of step 'note': it returns nothing"),
-        (lambda: chain(charge(Order(1)), note), "payload of step 'note': it is an object, not text"),
-        (lambda: chain(note("x"), ship), "payload of step 'ship': it is text, not an object. They are the result of job "),
+        (lambda: chain(silent(), note), "the result of step 'is silent' cannot be the payload of step 'note': it returns nothing"),
+        (lambda: chain(prices(Order(1)), note), "payload of step 'note': it is an object, not text"),
+        (lambda: chain(speaks(), ship), "payload of step 'ship': it is text, not an object. They are the result of job "),
         (lambda: chain(charge), "takes a Order, but nothing before it gives one"),  # type: ignore[arg-type]
     ],
 )  # fmt: skip

@@ -125,17 +125,16 @@ class Worker:
             self._claimer = Claimer(self._claims_store, self.queues, self._timeouts, largest=self._largest)
             writes = Store(finishes.fetch, self._sql)
             self._reporter = Reporter(self._store, self._emit)
-            course = Course(chores, self._sql)
-            self._follower = Follower(course, self._hear, self._emit, self._reporter.changed, self._lease)
-            finished = self._follower.finished
-            self._finisher = Finisher(writes, self._hear, self._emit, self._reporter.changed, finished)
+            self._follower = Follower(
+                Course(chores, self._sql), self._hear, self._emit, self._reporter.changed, self._lease
+            )
+            self._finisher = Finisher(writes, self._hear, self._emit, self._reporter.changed, self._follower.finished)
             report = self._reporter.progress
             self._slots = Slots(self._config.concurrency, self._executor.run, self._ended, report=report)
             self._claims = Chore("claim", self._claim, self._emit)
             self._promoter = Promoter(self._store, self._poll, self._limit)
             self._promotes = Chore("promote", self._promoter.step, self._emit)
-            unpaused, ended = self._claimer.unpaused, self._follower.ended
-            self._rescuer = Rescuer(self._store, unpaused, self._lease, self._emit, ended)
+            self._rescuer = Rescuer(self._store, self._claimer.unpaused, self._lease, self._emit, self._follower.ended)
             self._rescues = Chore("rescue", self._rescue, self._emit)
             schedules = [schedule for job in self._jobs.values() for schedule in job.schedules]
             firing = Firing(Agenda(chores.fetch, self._sql), schedules, self._hear, self._emit)
