@@ -71,8 +71,8 @@ def log_events(event: Event) -> None:
             _log_end(event)
         case JobRescued() | SuspectReleased() | JobUnknown() | OutcomeRefused() | AttemptAbandoned() | HandlerStuck():
             _log_elsewhere(event)
-        case StepSkipped(reason=reason):
-            _log_job(logging.WARNING, event, "was cancelled: %s", _printable(reason))
+        case StepSkipped():
+            _log_elsewhere(event)
         case CleanupFailed(job, error):
             _log_job(logging.ERROR, job, "a dependency failed while it was cleaned up: %s", _brief(error))
         case SlotEnqueued() | SlotsSkipped():
@@ -161,6 +161,8 @@ def _log_elsewhere(event: Elsewhere) -> None:
         case HandlerStuck(attempt=attempt, count=count):
             text = "attempt %d is over, but its handler cannot be stopped and goes on; this process has %d such"
             _log_job(logging.ERROR, event, text, attempt, count)
+        case StepSkipped(reason=reason):
+            _log_job(logging.WARNING, event, "was cancelled: %s", _printable(reason))
 
 
 def _log_schedule(event: SlotEnqueued | SlotsSkipped) -> None:

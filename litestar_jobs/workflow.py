@@ -113,28 +113,31 @@ class Workflow:
             raise DefinitionError(f"workflow {self.name!r} has two steps named {name!r}: give one of them another name")
 
     def _asked(
-        self, name: str, what: object, before: Sequence[Step], run_when: RunWhen
+        self, name: str, what: JobRequest | Job[Any, Any], before: Sequence[Step], run_when: RunWhen
     ) -> tuple[JobRequest, Takes | None]:
         if isinstance(what, JobRequest):
             return what, None
-        if not isinstance(what, Job):
-            raise DefinitionError(
-                f"step {name!r} must be a job, whose payload is the result of the step before it, or a request: "
-                f"my_job(payload). It is {what!r}."
-            )
-        job: Job[Any, Any] = what
-        if job.codec is None:
-            return job(), None
-        request = JobRequest(job_type=job.name, queue=job.queue, max_retries=job.max_retries, priority=job.priority)
-        if before and job.payload_type == list[Finished]:
+        _check_job(name, what)
+        if what.codec is None:
+            return what(), None
+        request = JobRequest(job_type=what.name, queue=what.queue, max_retries=what.max_retries, priority=what.priority)
+        if before and what.payload_type == list[Finished]:
             return request, "all"
         if len(before) == 1 and run_when == "completed":
-            _check_fit(name, before[0], job)
+            _check_fit(name, before[0], what)
             return request, "result"
         raise DefinitionError(
-            f"step {name!r} is a job that takes a {job.codec.type_name}, but nothing before it gives one: that would be the "
+            f"step {name!r} is a job that takes a {what.codec.type_name}, but nothing before it gives one: that would be the "
             "result of the one step that it comes after, when that has completed. Give it a payload of its own, "
-            f"{job.name}(...), or let the job take a list[Finished], which says how all steps before it ended."
+            f"{what.name}(...), or let the job take a list[Finished], which says how all steps before it ended."
+        )
+
+
+def _check_job(name: str, what: object) -> None:
+    if not isinstance(what, Job):
+        raise DefinitionError(
+            f"step {name!r} must be a job, whose payload is the result of the step before it, or a request: "
+            f"my_job(payload). It is {what!r}."
         )
 
 
