@@ -52,7 +52,7 @@ from litestar_jobs.errors import ConnectionRefused, DefinitionError, EnqueueErro
 from litestar_jobs.fit import misfit
 from litestar_jobs.news import Bell
 from litestar_jobs.outcome import Settlement
-from litestar_jobs.records import Claimed
+from litestar_jobs.records import Claimed, Walked
 from litestar_jobs.store import Statements, Store
 from litestar_jobs.telemetry import Event, NoTracing, StepSkipped
 from litestar_jobs.testing import drained, running, until
@@ -660,8 +660,12 @@ async def test_an_end_whose_answer_nobody_heard_leads_on(dsn: str, monkeypatch: 
 
 
 async def test_a_step_that_is_lost_with_its_process_for_the_last_time_cancels_those_that_need_it(
-    dsn: str, store: Store
+    dsn: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def finds_nothing(*_: object) -> tuple[Walked, list[UUID]]:
+        return Walked(0, None, 0), []
+
+    monkeypatch.setattr(Course, "untold", finds_nothing)
     async with nobody(dsn) as jobs:
         started = await jobs.workflows.start(order_of(("a", nothing(max_retries=0), []), ("b", nothing(), ["a"])))
     await store.register(UUID(int=1), "host", 1, ["default"], 600)
@@ -671,6 +675,41 @@ async def test_a_step_that_is_lost_with_its_process_for_the_last_time_cancels_th
         row = await over(jobs, started.id)
     assert statuses(row) == {"a": "failed", "b": "cancelled"}
     assert row.steps[1].error == "step 'a' failed"
+
+
+async def test_a_step_that_another_program_has_broken_keeps_no_other_from_going_on(
+    dsn: str, connection: Connection, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with nobody(dsn) as jobs:
+        broken, *others = [await jobs.workflows.start(chain(nothing(), nothing())) for _ in range(5)]
+    await connection.execute(
+        "INSERT INTO litestar_jobs.ready SELECT id, run_at, priority, attempts, 'elsewhere' FROM litestar_jobs.held WHERE id = $1",
+        broken.last,
+    )
+    await store.register(WORKER, "host", 1, ["default"], 600)
+    claimed = await store.claim({"default": 10}, {}, WORKER, "{}")
+    assert len(await store.complete(claimed)) == 5
+    async with worker(dsn, [nothing]) as jobs:
+        for other in others:
+            assert (await over(jobs, other.id)).status == "completed"
+    assert f"what waits for job {broken.steps['nothing']} cannot go on" in caplog.text
+    await connection.execute("DELETE FROM litestar_jobs.ready")
+
+
+async def test_cancelling_a_workflow_waits_for_whoever_leads_on_from_it(dsn: str, connection: Connection) -> None:
+    """Between looking at the steps and cancelling them none may have been let go."""
+    async with nobody(dsn) as jobs:
+        started = await jobs.workflows.start(chain(nothing(), nothing()))
+        async with connection.transaction():
+            await connection.execute("SELECT FROM litestar_jobs.workflow FOR UPDATE")
+            cancelling = asyncio.create_task(jobs.workflows.cancel(started.id))
+
+            async def waits() -> bool:
+                return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
+
+            await until(waits)
+            assert await connection.fetchval("SELECT count(*) FROM litestar_jobs.finished") == 0
+        assert await cancelling == 2
 
 
 async def test_deep_and_wide_workflows_of_ten_thousand_steps_end(dsn: str) -> None:

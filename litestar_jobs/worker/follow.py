@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from litestar_jobs.course import Course
-from litestar_jobs.database import UNAVAILABLE
+from litestar_jobs.database import BAD_ROW, UNAVAILABLE
 from litestar_jobs.news import Listener
 from litestar_jobs.records import Claimed, Walked
 from litestar_jobs.telemetry import Event, StepSkipped
@@ -96,7 +96,17 @@ class Follower:
             raise
 
     async def _lead_on(self, ids: list[UUID]) -> None:
-        followed = await self._course.follow(ids)
+        try:
+            followed = await self._course.follow(ids)
+        except BAD_ROW as error:
+            # Rows that were written past this library: one step must not keep the others from going on.
+            if len(ids) == 1:
+                logger.error("what waits for job %s cannot go on: %s", ids[0], error)  # noqa: TRY400 - the database's words
+                return
+            middle = len(ids) // 2
+            await self._lead_on(ids[:middle])
+            await self._lead_on(ids[middle:])
+            return
         self._changed([*(step.id for step in followed.skipped), *followed.free])
         for step in followed.skipped:
             self._emit(StepSkipped(step.id, step.job_type, step.queue, step.trace_id, step.reason))
