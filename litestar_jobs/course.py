@@ -5,8 +5,10 @@ nobody else changes it, because they hold its lock. It counts once, because the 
 leaves an end that workers find by looking.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
@@ -22,6 +24,8 @@ __all__ = ("Course", "Followed", "Skipped", "StepRow", "WorkflowCount", "Workflo
 
 AT_ONCE = 1_000
 """Ends of one transaction."""
+AGAIN = (0.0, 0.02)
+"""Seconds before each try to cancel what is there."""
 EVERY = 2**31 - 1
 MOST_HANDED_OVER = 64_000_000
 """Bytes of results in one payload; PostgreSQL has no room for four times as much."""
@@ -111,19 +115,20 @@ class Course:
         followed = Followed([], {})
         for first in range(0, len(ids), AT_ONCE):
             async with self._link.transaction() as connection:
-                await self._follow(connection, ids[first : first + AT_ONCE], followed)
+                fetch = partial(connection.fetch, timeout=self._link.timeout)
+                await self._follow(fetch, ids[first : first + AT_ONCE], followed)
         return followed
 
-    async def _follow(self, connection: Any, ids: Sequence[UUID], followed: Followed) -> None:
-        if not await connection.fetch(self._sql["lock_workflows"], ids):
+    async def _follow(self, fetch: Fetch, ids: Sequence[UUID], followed: Followed) -> None:
+        if not await fetch(self._sql["lock_workflows"], ids):
             return
-        ended = await connection.fetch(self._sql["end_steps"], ids)
+        ended = await fetch(self._sql["end_steps"], ids)
         if not ended:
             return
         columns = ([row[name] for row in ended] for name in ("id", "status", "had_ended"))
-        freed = await connection.fetch(self._sql["free_steps"], *columns, self._channel)
+        freed = await fetch(self._sql["free_steps"], *columns, self._channel)
         if takers := [row["id"] for row in freed if row["takes"] is not None]:
-            await connection.fetch(self._sql["hand_over"], takers, MOST_HANDED_OVER)
+            await fetch(self._sql["hand_over"], takers, MOST_HANDED_OVER)
         followed.free.update((row["id"], (row["queue"], row["delay"])) for row in freed)
         followed.skipped.extend(
             Skipped(**{name: row[name] for name in Skipped.__struct_fields__})
@@ -155,7 +160,9 @@ class Course:
     async def cancel(self, workflow_id: UUID) -> int:
         """Cancel all of its jobs that can be, and once more what was on its way to another state. Answers how many."""
         total = 0
-        while cancelled := await self._cancel(workflow_id):
+        for pause in AGAIN:
+            await asyncio.sleep(pause)
+            cancelled = await self._cancel(workflow_id)
             total += len(cancelled)
             await self.follow(list(cancelled))
         return total

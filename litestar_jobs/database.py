@@ -215,8 +215,8 @@ class Link:
         on_open: Callable[["asyncpg.Connection[Any]"], Awaitable[None]] | None = None,
     ) -> None:
         """A connection that does not answer :meth:`fetch` for ``timeout`` seconds is taken for dead, and replaced."""
+        self.timeout = timeout
         self._database = database
-        self._timeout = timeout
         self._on_open = on_open
         self._connection: asyncpg.Connection[Any] | None = None
         self._lock = asyncio.Lock()
@@ -227,7 +227,7 @@ class Link:
             connection = await self._opened()
             try:
                 with self._database.writable(connection):
-                    return await connection.fetch(sql, *arguments, timeout=self._timeout)
+                    return await connection.fetch(sql, *arguments, timeout=self.timeout)
             except TimeoutError:
                 # Nobody answered: the other side may be gone without a word.
                 connection.terminate()
@@ -250,7 +250,9 @@ class Link:
             try:
                 with self._database.writable(connection):
                     yield connection
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, TimeoutError):  # nobody answered, nor would a rollback be
+                    connection.terminate()
                 with suppress(
                     *UNAVAILABLE, asyncpg.InternalClientError
                 ):  # a connection that is gone rolls back by itself
