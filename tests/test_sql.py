@@ -321,6 +321,29 @@ async def test_a_claim_under_a_held_snapshot_does_not_walk_over_what_was_claimed
     assert pages["none"] > 20 * pages["bound"]
 
 
+async def test_a_hundred_thousand_waiting_steps_cost_a_claim_nothing(ours: Connection, connection: Connection) -> None:
+    """They are held. Only the index on jobs is a level deeper."""
+    waiting = """
+        CREATE TABLE more AS SELECT gen_random_uuid() AS id, n FROM generate_series($first, $last) AS n;
+        INSERT INTO litestar_jobs.job (id, run_at, created_at, max_retries, priority, queue, job_type, payload)
+        SELECT id, now(), now(), 3, 0, 'a', 't', '{}' FROM more;
+        INSERT INTO litestar_jobs.$table SELECT id, now(), 0, 0, 'a'$reason FROM more; DROP TABLE more; ANALYZE
+    """
+    await connection.execute("INSERT INTO litestar_jobs.worker VALUES ($1, now(), 'infinity', 1, 'h', '{a}')", WORKER)
+    pages: list[int] = []
+    for last, table, reason in ((100, "ready", ""), (100_000, "held", ", 'workflow'")):
+        script = waiting.replace("$first", "1").replace("$last", str(last)).replace("$table", table)
+        await connection.execute(script.replace("$reason", reason))
+        sql = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {SQL['claim']}"
+        bound = ([-32768], [datetime(1, 1, 2, tzinfo=UTC)], [UUID(int=0)])
+        transaction = ours.transaction()
+        await transaction.start()
+        plan = plan_of(await ours.fetch(sql, ["a"], [10], *bound, WORKER, "{}", 1000))
+        await transaction.rollback()
+        pages.append(plan[0]["Shared Hit Blocks"] + plan[0]["Shared Read Blocks"])
+    assert pages[1] <= pages[0] + 3 * 10
+
+
 async def _pages_read_in_order(connection: Connection, *bound: Any) -> int:
     """Pages that a claim of ten reads of ``ready`` in its order."""
     transaction = connection.transaction()
