@@ -10,11 +10,12 @@ from litestar_jobs.define import Job, job
 from litestar_jobs.enqueue import JobsClient
 from litestar_jobs.filter import JobFilter
 from litestar_jobs.plugin import Jobs, JobsPlugin
-from litestar_jobs.request import JobRequest
+from litestar_jobs.request import JobId, JobRequest
 from litestar_jobs.retry import Exponential, Fixed, Never
 from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.schedule import Cron, Every
 from litestar_jobs.signals import Cancel, Fail, RetryAfter
+from litestar_jobs.unique import Unique
 from litestar_jobs.workflow import Finished, Workflow, chain, group
 from litestar_jobs.workflows import StartedWorkflow
 
@@ -29,6 +30,7 @@ __all__ = (
     "Job",
     "JobContext",
     "JobFilter",
+    "JobId",
     "JobRequest",
     "JobRow",
     "JobStatus",
@@ -41,6 +43,7 @@ __all__ = (
     "RetryAfter",
     "StartedWorkflow",
     "StepRow",
+    "Unique",
     "WorkerConfig",
     "Workflow",
     "WorkflowRow",

@@ -4,13 +4,14 @@ The client writes and asks; it runs nothing. What callers enqueue together is wr
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from typing import Any, TypeVar, overload
 from uuid import UUID
 
 import msgspec
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from litestar_jobs.bulk import CHUNK, BulkWriter, in_chunks
 from litestar_jobs.course import Course
@@ -27,11 +28,12 @@ from litestar_jobs.errors import (
 )
 from litestar_jobs.filter import JobFilter
 from litestar_jobs.gather import Gatherer, translated
-from litestar_jobs.news import Bell, Listener, News
+from litestar_jobs.news import Bell, Due, Listener, News, due_of
 from litestar_jobs.operate import Operator
 from litestar_jobs.queues import Queues
-from litestar_jobs.request import JobRequest, NewJob
+from litestar_jobs.request import JobId, JobRequest, NewJob
 from litestar_jobs.row import JobRow, JobStatus
+from litestar_jobs.special import Written, write_special_alone
 from litestar_jobs.store import Statements, Store
 from litestar_jobs.telemetry import Tracing
 from litestar_jobs.trace import current_trace_id
@@ -64,7 +66,9 @@ class JobsClient:
         self._writes = Link(database, timeout=WRITE_TIMEOUT)
         self._control = Link(database)
         self._store = Store(self._control.fetch, self._sql)
+        self._special_writes = Link(database, timeout=WRITE_TIMEOUT)
         self._gatherer = Gatherer(Store(self._writes.fetch, self._sql).enqueue)
+        self._special = Gatherer(partial(write_special_alone, self._special_writes, self._sql))
         self._watcher = Watcher(database, self._sql)
         self._bell.start(self._store)
         course = Course(self._control, self._sql)
@@ -77,24 +81,32 @@ class JobsClient:
         await self._bell.stop()
         self._loop = None
         await self._gatherer.join()
+        await self._special.join()
         await self._watcher.stop()
         await self._writes.close()
+        await self._special_writes.close()
         await self._control.close()
 
-    async def enqueue(self, request: JobRequest) -> UUID:
+    async def enqueue(self, request: JobRequest) -> JobId:
         """Write a job in a transaction of its own; when this returns, it is committed.
 
         Raises :exc:`PayloadRefused` if the payload is larger than allowed, :exc:`EnqueueError` if it could not be
-        written, and :exc:`EnqueueUncertain` if the connection broke before the database answered.
+        written (:exc:`AlreadyEnqueued` if another has its key), and :exc:`EnqueueUncertain` if the connection broke
+        before the database answered.
         """
         self._check(request)
-        job_id = uuid7()
+        job_id = _new_id()
         with self._tracing.enqueue([request], [job_id]) as carrier:
-            await self._gatherer.write(self._new(job_id, request, _encoded(carrier)))
-        self._bell.tell_of(request)
-        return job_id
+            gatherer = self._gatherer if request.is_plain else self._special
+            written = await gatherer.write(self._new(job_id, request, _encoded(carrier)))
+        if written is None:
+            self._bell.tell_of(due_of(request))
+            return job_id
+        if written.due is not None:
+            self._bell.tell_of(written.due)
+        return written.answer(request)
 
-    async def enqueue_with(self, connection: Any, request: JobRequest) -> UUID:
+    async def enqueue_with(self, connection: Any, request: JobRequest) -> JobId:
         """Write a job with the caller's own transaction: it is enqueued when that commits, and never if it does not.
 
         ``connection`` is an SQLAlchemy ``AsyncSession`` (subclasses and scoped sessions too), ``AsyncConnection``,
@@ -105,38 +117,43 @@ class JobsClient:
         PostgreSQL. Errors of the statement itself are the driver's.
         """
         self._check(request)
-        job_id = uuid7()
-        with self._tracing.enqueue([request], [job_id]) as carrier:
-            await enqueue_in_transaction(
-                connection,
-                self._sql,
-                self._new(job_id, request, _encoded(carrier)),
-                lambda is_over: self._bell.committed(request, is_over),
-            )
-        return job_id
+        job_id = _new_id()
+        due: Due | None = None
 
-    async def enqueue_many(self, requests: Iterable[JobRequest] | AsyncIterable[JobRequest]) -> list[UUID]:
+        def committed(is_over: Callable[[], bool]) -> None:
+            if due is not None:
+                self._bell.committed(due, is_over)
+
+        with self._tracing.enqueue([request], [job_id]) as carrier:
+            new = self._new(job_id, request, _encoded(carrier))
+            written = await enqueue_in_transaction(connection, self._sql, new, committed)
+        due = due_of(request) if written is None else written.due
+        return job_id if written is None else written.answer(request)
+
+    async def enqueue_many(self, requests: Iterable[JobRequest] | AsyncIterable[JobRequest]) -> list[JobId]:
         """Write many jobs in one transaction: all of them or none. The ids are in the order of the requests.
 
         A generator is read while the jobs are being written, some thousands at a time; if it raises, nothing was
         enqueued. Raises as :meth:`enqueue` does; an :exc:`EnqueueUncertain` names the first job.
         """
         self._in_loop()
-        ids: list[UUID] = []
+        ids: list[JobId] = []
         news = News()
         async with AsyncExitStack() as stack:
             writer: BulkWriter | None = None
             async for chunk in in_chunks(requests, CHUNK):
                 for request in chunk:
                     self._check(request)
-                new_ids = [uuid7() for _ in chunk]
+                new_ids = [_new_id() for _ in chunk]
                 with self._tracing.enqueue(chunk, new_ids) as carrier, translated(None):
                     if writer is None:
                         writer = await self._bulk_writer(stack, is_long=len(chunk) == CHUNK)
                     headers = _encoded(carrier)
-                    await writer.write([self._new(*new, headers) for new in zip(new_ids, chunk, strict=True)])
-                ids += new_ids
-                news.add(chunk)
+                    new = [self._new(*each, headers) for each in zip(new_ids, chunk, strict=True)]
+                    became = await writer.write(new)
+                ids += [_answer(*each, became) for each in zip(new_ids, chunk, strict=True)] if became else new_ids
+                news.add(due_of(each) for each in chunk if each.is_plain)
+                news.add(written.due for written in became.values() if written.due is not None)
             if writer is not None:
                 with translated(ids[0]):
                     await writer.notify()
@@ -300,6 +317,14 @@ class JobsClient:
 
     def _new(self, job_id: UUID, request: JobRequest, headers: bytes | None) -> NewJob:
         return NewJob(job_id, request, current_trace_id.get() or self._tracing.trace_id(), headers)
+
+
+def _new_id() -> JobId:
+    return JobId(uuid7().int)
+
+
+def _answer(job_id: JobId, request: JobRequest, became: Mapping[UUID, Written]) -> JobId:
+    return job_id if request.is_plain else became[job_id].answer(request)
 
 
 def _encoded(carrier: Any) -> bytes | None:

@@ -10,9 +10,12 @@ from litestar_jobs.database import UNAVAILABLE
 from litestar_jobs.request import JobRequest
 from litestar_jobs.store import Store
 
-__all__ = ("Bell", "Listener", "News")
+__all__ = ("Bell", "Due", "Listener", "News", "due_of")
 
 logger = logging.getLogger("litestar_jobs")
+
+Due: TypeAlias = tuple[str, float]
+"""A queue, and in how many seconds one of its jobs may run, by this machine's clock: good enough to set an alarm."""
 
 Listener: TypeAlias = Callable[[set[str], float | None], None]
 """Hears which queues have jobs that may run, and in how many seconds the next scheduled one is due."""
@@ -22,29 +25,27 @@ COMMIT_PAUSE = 0.001
 
 
 class News:
-    """Queues with jobs that may run, and when the next scheduled one is due, by this machine's clock, which is good enough
-    to set an alarm."""
+    """Queues with jobs that may run, and when the next scheduled one is due."""
 
-    def __init__(self, requests: Iterable[JobRequest] = ()) -> None:
+    def __init__(self, dues: Iterable[Due] = ()) -> None:
         self.ready: set[str] = set()
         self.due: datetime | None = None
-        self.add(requests)
+        self.add(dues)
 
-    def add(self, requests: Iterable[JobRequest]) -> None:
-        for request in requests:
-            delay = delay_of(request)
+    def add(self, dues: Iterable[Due]) -> None:
+        for queue, delay in dues:
             if delay <= 0:
-                self.ready.add(request.queue)
+                self.ready.add(queue)
                 continue
             due = datetime.now(UTC) + timedelta(seconds=delay)
             self.due = due if self.due is None else min(self.due, due)
 
 
-def delay_of(request: JobRequest) -> float:
-    """Seconds until the job is due, by this machine's clock: good enough to set an alarm."""
+def due_of(request: JobRequest) -> Due:
+    """What there is to tell of a job that was written as asked."""
     if request.run_at is not None:
-        return (request.run_at - datetime.now(UTC)).total_seconds()
-    return request.delay_seconds
+        return request.queue, (request.run_at - datetime.now(UTC)).total_seconds()
+    return request.queue, request.delay_seconds
 
 
 class Bell:
@@ -74,10 +75,10 @@ class Bell:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def tell_of(self, request: JobRequest) -> None:
+    def tell_of(self, due: Due) -> None:
         """A job was committed."""
         if self._listeners:
-            self.tell(News([request]))
+            self.tell(News([due]))
 
     def tell(self, news: News) -> None:
         """Jobs were committed."""
@@ -88,22 +89,23 @@ class Bell:
         for listener in self._listeners:
             listener(ready, soonest)
 
-    def committed(self, request: JobRequest, is_over: Callable[[], bool]) -> None:
+    def committed(self, due: Due, is_over: Callable[[], bool]) -> None:
         """A job is being committed in a transaction of somebody else's. Called in whatever thread that happens."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake_later, request, is_over)
+            self._loop.call_soon_threadsafe(self._wake_later, due, is_over)
 
-    def _wake_later(self, request: JobRequest, is_over: Callable[[], bool]) -> None:
+    def _wake_later(self, due: Due, is_over: Callable[[], bool]) -> None:
         """Commits that come together send one statement."""
         if self._loop is None:
             return
         if not is_over():
-            self._loop.call_later(COMMIT_PAUSE, self._wake_later, request, is_over)
+            self._loop.call_later(COMMIT_PAUSE, self._wake_later, due, is_over)
             return
-        self.tell_of(request)
-        if delay_of(request) > 0:
+        self.tell_of(due)
+        queue, delay = due
+        if delay > 0:
             return
-        self._unsent.add(request.queue)
+        self._unsent.add(queue)
         if self._sending is None:
             self._sending = self._loop.create_task(self._send_wakes(), name="litestar-jobs-wake")
 

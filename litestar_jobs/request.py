@@ -4,17 +4,19 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 import msgspec
 
 from litestar_jobs.durations import Duration, seconds
 from litestar_jobs.errors import DefinitionError
+from litestar_jobs.unique import UniqueKey
 
 __all__ = (
     "MAX_JOB_TYPE",
     "MAX_PRIORITY",
     "MAX_RETRIES",
+    "JobId",
     "JobRequest",
     "NewJob",
     "check_name",
@@ -73,6 +75,27 @@ def _check_json(value: object) -> None:
         raise DefinitionError(f"a payload must be JSON as bytes, but is not: {error}") from error
 
 
+class JobId(UUID):
+    """The id of a job that was enqueued: a UUID that also says whether the job is new, or was there before."""
+
+    __slots__ = ("is_new",)
+
+    is_new: bool
+
+    def __init__(self, number: int, *, is_new: bool = True) -> None:
+        # As UUID's own does, which takes longer because it takes more kinds of things; UUIDs refuse to be changed.
+        object.__setattr__(self, "int", number)
+        object.__setattr__(self, "is_safe", SafeUUID.unknown)
+        object.__setattr__(self, "is_new", is_new)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _job_id, (self.int, self.is_new)
+
+
+def _job_id(number: int, is_new: bool) -> JobId:  # noqa: FBT001 - of pickle
+    return JobId(number, is_new=is_new)
+
+
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for. Usually made by calling a job; build one by hand for a job that another program defines.
 
@@ -89,6 +112,8 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     run_at: datetime | None = None
     delay: Duration | None = None
     """Seconds or a ``timedelta``, counted by the database from the moment of writing."""
+    unique: UniqueKey | None = None
+    """Of a job with ``@job(unique=...)``; made by calling it."""
 
     def __post_init__(self) -> None:
         check_name(self.job_type, "a job's name", MAX_JOB_TYPE)
@@ -107,6 +132,11 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     def delay_seconds(self) -> float:
         """The delay as a number; 0 without one."""
         return self.delay.total_seconds() if isinstance(self.delay, timedelta) else (self.delay or 0.0)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing special is asked for, so that the plain statements can write it."""
+        return self.unique is None
 
 
 class NewJob(msgspec.Struct, frozen=True):
@@ -133,6 +163,25 @@ class NewJob(msgspec.Struct, frozen=True):
             asked.run_at,
             asked.delay_seconds,
         )
+
+    @property
+    def special(self) -> dict[str, Any]:
+        """The job as an object for ``enqueue_special.sql``."""
+        asked = self.request
+        unique = {} if asked.unique is None else msgspec.structs.asdict(asked.unique)
+        return {
+            "id": self.id,
+            "queue": asked.queue,
+            "job_type": asked.job_type,
+            "payload": msgspec.Raw(asked.payload),
+            "priority": asked.priority,
+            "max_retries": asked.max_retries,
+            "trace_id": self.trace_id,
+            "headers": msgspec.Raw(self.headers) if self.headers else None,
+            "run_at": asked.run_at,
+            "delay": asked.delay_seconds,
+            **unique,
+        }
 
     @staticmethod
     def columns(jobs: Sequence["NewJob"]) -> tuple[list[Any], ...]:

@@ -20,6 +20,7 @@ from litestar_jobs.filter import JobFilter
 from litestar_jobs.outcome import Settlement
 from litestar_jobs.records import (
     Claimed,
+    HeldKey,
     LiveWorker,
     Lowest,
     QueueCount,
@@ -36,6 +37,7 @@ __all__ = (
     "LARGEST",
     "WATCHED_FOR",
     "Claimed",
+    "HeldKey",
     "LiveWorker",
     "Lowest",
     "Mark",
@@ -302,6 +304,14 @@ class Store:
     async def prune_ended(self, status: str, keep: float, since: datetime, at_most: int) -> tuple[int, datetime | None]:
         (row,) = await self._fetch(self._sql["prune_ended"], status, keep, since, at_most)
         return row["gone"], row["last"]
+
+    async def key_of(self, job_id: UUID) -> HeldKey | None:
+        rows = await self._fetch(self._sql["key_of"], job_id)
+        return _struct(HeldKey, rows[0]) if rows else None
+
+    async def forget_keys(self, after: UUID, at_most: int) -> Walked:
+        (row,) = await self._fetch(self._sql["forget_keys"], after, at_most)
+        return _struct(Walked, row)
 
     async def expired(self, keep: Mapping[str, float]) -> dict[str, int]:
         rows = await self._fetch(self._sql["expired"], list(keep), list(keep.values()))

@@ -116,8 +116,10 @@ class Workflow:
         self, name: str, what: JobRequest | Job[Any, Any], before: Sequence[Step], run_when: RunWhen
     ) -> tuple[JobRequest, Takes | None]:
         if isinstance(what, JobRequest):
+            _check_plain(name, is_unique=not what.is_plain)
             return what, None
         _check_job(name, what)
+        _check_plain(name, is_unique=what.is_unique)
         if what.codec is None:
             return what(), None
         request = JobRequest(job_type=what.name, queue=what.queue, max_retries=what.max_retries, priority=what.priority)
@@ -138,6 +140,14 @@ def _check_job(name: str, what: object) -> None:
         raise DefinitionError(
             f"step {name!r} must be a job, whose payload is the result of the step before it, or a request: "
             f"my_job(payload). It is {what!r}."
+        )
+
+
+def _check_plain(name: str, *, is_unique: bool) -> None:
+    if is_unique:
+        raise DefinitionError(
+            f"step {name!r} is a unique job, which need not be written, but those after it wait for it: make it a job that is "
+            "not unique, or let a step enqueue it"
         )
 
 

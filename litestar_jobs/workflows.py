@@ -11,7 +11,7 @@ from litestar_jobs.context import JobContext
 from litestar_jobs.course import Course, WorkflowRow
 from litestar_jobs.errors import EnqueueError
 from litestar_jobs.gather import translated
-from litestar_jobs.news import Bell, News
+from litestar_jobs.news import Bell, News, due_of
 from litestar_jobs.request import JobRequest
 from litestar_jobs.store import Statements
 from litestar_jobs.telemetry import Tracing
@@ -61,7 +61,7 @@ class Workflows:
         requests, ids = [step.request for step in workflow.steps], list(started.steps.values())
         with self._tracing.enqueue(requests, ids) as carrier, translated(ids[0]):
             await self._course.start(self._arguments(workflow, started, carrier))
-        self._bell.tell(News(_first(workflow)))
+        self._bell.tell(News(map(due_of, _first(workflow))))
         return started
 
     async def start_with(self, connection: Any, workflow: Workflow) -> StartedWorkflow:
@@ -74,7 +74,7 @@ class Workflows:
 
         def committed(is_over: Callable[[], bool]) -> None:
             for request in _first(workflow):
-                self._bell.committed(request, is_over)
+                self._bell.committed(due_of(request), is_over)
 
         with self._tracing.enqueue(requests, ids) as carrier:
             await start_in_transaction(connection, self._sql, self._arguments(workflow, started, carrier), committed)

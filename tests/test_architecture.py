@@ -16,10 +16,10 @@ import litestar_jobs
 ROOT = Path(litestar_jobs.__file__).parent
 
 LAYERS = {
-    "words": "errors durations retry signals outcome request row filter context trace telemetry",
+    "words": "errors durations retry signals outcome unique request row filter context trace telemetry",
     "define": "payload signature times schedule define fit workflow",
     "database": "database records store agenda queues course migrate",
-    "enqueue": "gather bulk alchemy transaction news operate watch workflows enqueue",
+    "enqueue": "news special gather bulk alchemy transaction operate watch workflows enqueue",
     "around a job": "logs inject config",
     "worker": """worker worker.chore worker.claim worker.attempt worker.execute worker.slots worker.finish worker.fire
         worker.follow worker.heartbeat worker.listen worker.promote worker.prune worker.report worker.rescue worker.ways

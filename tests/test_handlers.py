@@ -55,7 +55,7 @@ class Watched:
 
     async def ran(self, request: JobRequest) -> JobRow:
         try:
-            job_id = await self.plugin.client.enqueue(request)
+            job_id: UUID = await self.plugin.client.enqueue(request)
         except EnqueueUncertain as unheard:  # it ran before its enqueue returned, and cancelled what wrote it
             job_id = unheard.job_id
         return await ended(self.plugin.client, job_id)

@@ -15,9 +15,8 @@ from litestar_jobs import errors
 HERE = Path(__file__).parent
 
 PUBLIC = """
-Cancel Cron Every Exponential Fail Finished Fixed Job JobContext JobFilter JobRequest JobRow JobStatus Jobs JobsClient JobsConfig
-JobsPlugin Never Retention RetryAfter StartedWorkflow StepRow
-WorkerConfig Workflow WorkflowRow chain group job
+Cancel Cron Every Exponential Fail Finished Fixed Job JobContext JobFilter JobId JobRequest JobRow JobStatus Jobs JobsClient
+JobsConfig JobsPlugin Never Retention RetryAfter StartedWorkflow StepRow Unique WorkerConfig Workflow WorkflowRow chain group job
 """
 
 
