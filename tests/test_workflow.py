@@ -38,6 +38,7 @@ from litestar_jobs import (
     JobsConfig,
     JobsPlugin,
     Never,
+    Unique,
     WorkerConfig,
     Workflow,
     WorkflowRow,
@@ -901,6 +902,11 @@ async def silent() -> None:
     pass
 
 
+@job(name="alone", unique=Unique())
+async def alone() -> None:
+    pass
+
+
 @job(name="prices")
 async def prices(payload: Order) -> Receipt:
     return Receipt(payload.number)
@@ -928,6 +934,8 @@ async def speaks() -> str:
         (lambda: chain(silent(), note), "the result of step 'is silent' cannot be the payload of step 'note': it returns nothing"),
         (lambda: chain(prices(Order(1)), note), "payload of step 'note': it is an object, not text"),
         (lambda: chain(speaks(), ship), "payload of step 'ship': it is text, not an object. They are the result of job "),
+        (lambda: chain(alone()), "step 'alone' is a unique job, which need not be written"),
+        (lambda: chain(silent(), alone), "step 'alone' is a unique job, which need not be written"),
         (lambda: chain(charge), "takes a Order, but nothing before it gives one"),  # type: ignore[arg-type]
     ],
 )  # fmt: skip
