@@ -164,6 +164,11 @@ class Job(Generic[PayloadT, ResultT]):
         """The type of the payload; None for a job without one."""
         return None if self.codec is None else self.codec.type
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its requests ask for nothing special by themselves."""
+        return self._keys is None and self.limits == (None, None)
+
     def __repr__(self) -> str:
         return f"<Job {self.name!r} from {self.where}>"
 

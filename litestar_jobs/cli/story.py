@@ -27,7 +27,8 @@ COLORS = {
 
 HELD = {
     "suspect": "It is held, since it was lost with its process more than once and may be what ends them. A worker lets "
-    "it run when no other such job runs."
+    "it run when no other such job runs.",
+    "workflow": "It is a step of a workflow and waits for those before it.",
 }
 """What is waited for, by the reason why a job is held."""
 
