@@ -357,13 +357,12 @@ async def test_a_step_that_is_retried_by_hand_runs_whatever_became_of_those_befo
 
 
 async def test_a_cancelled_workflow_runs_nothing_more_not_even_what_needs_no_success(dsn: str) -> None:
-    gate = asyncio.Event()
     entered = asyncio.Event()
 
     @job
     async def wait() -> None:
         entered.set()
-        await gate.wait()
+        await asyncio.Event().wait()
 
     workflow = order_of(
         ("runs", wait(), []),
@@ -375,11 +374,10 @@ async def test_a_cancelled_workflow_runs_nothing_more_not_even_what_needs_no_suc
     async with worker(dsn, [wait, note, nothing]) as jobs:
         started = await jobs.workflows.start(workflow)
         await entered.wait()
-        assert await jobs.workflows.cancel(started.id) == 3
+        assert await jobs.workflows.cancel(started.id) == 4
         assert await jobs.workflows.cancel(started.id) == 0
-        gate.set()
         row = await over(jobs, started.id)
-    assert statuses(row) == {"runs": "completed", "later": "cancelled", "waits": "cancelled", "then": "cancelled"}
+    assert set(statuses(row).values()) == {"cancelled"}
     assert row.status == "cancelled"
 
 
