@@ -12,6 +12,7 @@ import msgspec
 
 from litestar_jobs.durations import Duration, seconds
 from litestar_jobs.errors import ConfigurationError, DefinitionError
+from litestar_jobs.limits import Limit, Rate, check_shared, gating
 from litestar_jobs.payload import NO_PAYLOAD, PayloadCodec, ResultCodec
 from litestar_jobs.request import (
     MAX_JOB_TYPE,
@@ -51,6 +52,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     every: Duration | None = None
     schedules: Sequence[Cron | Every] | None = None
     result: bool = True
+    limit: Limit | None = None
+    rate: Rate | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -111,6 +114,7 @@ class Job(Generic[PayloadT, ResultT]):
         self.result_codec: ResultCodec[ResultT] | None = (
             None if returned is None else ResultCodec(self.where, self.name, returned)
         )
+        self.gating = gating(options.limit, options.rate, name=self.name, where=self.where, codec=self.codec)
         self.schedules: Sequence[Schedule] = bound(
             given(options.cron, options.timezone, options.every, options.schedules), self.name, self.where, self
         )
@@ -175,14 +179,16 @@ class Job(Generic[PayloadT, ResultT]):
         Raises :exc:`PayloadRefused` for a payload that would not come back as it went in, and
         :exc:`DefinitionError` for options that make no sense.
         """
+        encoded = self._encoded(payload)
         return JobRequest(
             job_type=self.name,
-            payload=self._encoded(payload),
+            payload=encoded,
             queue=self.queue if queue is None else queue,
             max_retries=self.max_retries if max_retries is None else max_retries,
             priority=self.priority if priority is None else priority,
             run_at=run_at,
             delay=delay,
+            limited=None if self.gating is None else self.gating.of(encoded),
         )
 
     def _encoded(self, payload: Any) -> bytes:
@@ -210,6 +216,9 @@ class JobDecorator:
 
     A periodic job has ``cron`` with a ``timezone`` (UTC), or ``every`` so many seconds, or several ``schedules``, each a
     :class:`Cron` or :class:`Every`.
+
+    With a ``limit``, a :class:`Limit`, only so many of its jobs run at once, and with a ``rate``, a :class:`Rate`, only so
+    many start in a time: over all workers, for each key.
     """
 
     def __init__(self, options: JobOptions) -> None:
@@ -243,6 +252,8 @@ class JobDecorator:
         every: Duration | None = ...,
         schedules: Sequence[Cron | Every] | None = ...,
         result: bool = ...,
+        limit: Limit | None = ...,
+        rate: Rate | None = ...,
     ) -> "JobDecorator": ...
 
     def __call__(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -269,7 +280,7 @@ def registered_jobs() -> list[Job[Any, Any]]:
 def select_jobs(jobs: Iterable[object] | None) -> dict[str, Job[Any, Any]]:
     """The jobs of an application by name: these, or all that are registered.
 
-    Raises :exc:`ConfigurationError` if two have one name, or schedules of two.
+    Raises :exc:`ConfigurationError` if two have one name, or schedules of two, or do not agree on a limit.
     """
     chosen: dict[str, Job[Any, Any]] = {}
     for each in registered_jobs() if jobs is None else map(_job, jobs):
@@ -280,6 +291,7 @@ def select_jobs(jobs: Iterable[object] | None) -> dict[str, Job[Any, Any]]:
                 'Give one of them a name of its own with @job(name="..."), or choose with JobsConfig(jobs=[...]).'
             )
     by_name(schedule for each in chosen.values() for schedule in each.schedules)
+    check_shared(each.gating for each in chosen.values() if each.gating is not None)
     return chosen
 
 

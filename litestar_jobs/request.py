@@ -13,9 +13,11 @@ from litestar_jobs.errors import DefinitionError
 
 __all__ = (
     "MAX_JOB_TYPE",
+    "MAX_KEY",
     "MAX_PRIORITY",
     "MAX_RETRIES",
     "JobRequest",
+    "Limited",
     "NewJob",
     "check_name",
     "check_queue",
@@ -24,6 +26,7 @@ __all__ = (
 
 MAX_QUEUE = 100
 MAX_JOB_TYPE = 200
+MAX_KEY = 400
 MAX_RETRIES = 10_000
 MAX_PRIORITY = 30_000
 
@@ -73,6 +76,16 @@ def _check_json(value: object) -> None:
         raise DefinitionError(f"a payload must be JSON as bytes, but is not: {error}") from error
 
 
+class Limited(msgspec.Struct, frozen=True):
+    """What a job with a limit or a rate brings with it: their keys, and their numbers in the code that enqueued it."""
+
+    limit_key: str | None = None
+    rate_key: str | None = None
+    concurrency: int | None = None
+    rate: int | None = None
+    per: float | None = None
+
+
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for. Usually made by calling a job; build one by hand for a job that another program defines.
 
@@ -89,6 +102,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     run_at: datetime | None = None
     delay: Duration | None = None
     """Seconds or a ``timedelta``, counted by the database from the moment of writing."""
+    limited: Limited | None = None
 
     def __post_init__(self) -> None:
         check_name(self.job_type, "a job's name", MAX_JOB_TYPE)

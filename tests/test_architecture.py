@@ -17,11 +17,11 @@ ROOT = Path(litestar_jobs.__file__).parent
 
 LAYERS = {
     "words": "errors durations retry signals outcome request row filter context trace telemetry",
-    "define": "payload signature times schedule define",
-    "database": "database records store agenda queues migrate",
+    "define": "payload limits signature times schedule define",
+    "database": "database records store agenda gates queues migrate",
     "enqueue": "gather bulk alchemy transaction news operate watch enqueue",
     "around a job": "logs inject config",
-    "worker": """worker worker.chore worker.claim worker.attempt worker.execute worker.slots worker.finish worker.fire
+    "worker": """worker worker.chore worker.admit worker.claim worker.attempt worker.execute worker.slots worker.finish worker.fire
         worker.heartbeat worker.listen worker.promote worker.prune worker.report worker.rescue worker.ways worker.run""",
     "rim": "hooks otel middleware embedded source alembic model testing",
     "command line": """cli.connect cli.printing cli.filters cli.listing cli.story cli.bulk cli.moves cli.prune cli.queues

@@ -1,7 +1,7 @@
 """Step 5, finish: outcomes become rows. They gather while the last ones are being written; there is no timer."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from uuid import UUID
 
 from litestar_jobs.database import may_have_been_written
@@ -29,7 +29,7 @@ class Finisher:
         store: Store,
         tell: Listener,
         emit: Callable[[Event], None],
-        changed: Callable[[Iterable[UUID]], None],
+        changed: Callable[[Collection[UUID]], None],
     ) -> None:
         """``tell`` hears of jobs that run again after a delay, once that is written, and ``changed`` of all."""
         self._store = store
@@ -120,7 +120,7 @@ class Finisher:
     async def _report(self, written: list[tuple[Claimed, str]], moved: set[UUID]) -> None:
         """Tell of those that another has ended. What did not move because it had moved before, unheard, is not among
         them."""
-        self._changed(job.id for job, _ in written)
+        self._changed([job.id for job, _ in written])
         refused = [] if len(moved) == len(written) else [end for end in written if end[0].id not in moved]
         if unheard := [job for job, _ in refused if job.token in self._unheard]:
             own = {job.id for job in unheard} - await self._store.taken_away(unheard)

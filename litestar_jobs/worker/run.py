@@ -6,7 +6,7 @@ What it does not do: install signal handlers, open engines, or know who started 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,7 @@ from litestar_jobs.database import COMMAND_TIMEOUT, Database, Link, may_have_bee
 from litestar_jobs.define import Job
 from litestar_jobs.durations import seconds
 from litestar_jobs.enqueue import JobsClient
+from litestar_jobs.gates import Gates
 from litestar_jobs.inject import Plan, SessionFactory
 from litestar_jobs.outcome import Interrupted, Lost, Outcome
 from litestar_jobs.store import Claimed, Statements, Store
@@ -34,6 +35,7 @@ from litestar_jobs.telemetry import (
     WorkerStarted,
     WorkerStopped,
 )
+from litestar_jobs.worker.admit import Admitter
 from litestar_jobs.worker.chore import Chore
 from litestar_jobs.worker.claim import Claimer
 from litestar_jobs.worker.execute import Executor
@@ -106,6 +108,7 @@ class Worker:
                 self._sql.channel,
                 self._hear,
                 watched=self._hear_watched,
+                gated=lambda kind, key: self._admitter.told(kind, key),  # noqa: PLW0108 - it is made below
                 opened=self._hear_nothing,
                 broken=self._hear_elsewhere,
                 deaf=lambda: self._emit(ListenerDeaf(self._poll)),
@@ -123,11 +126,12 @@ class Worker:
             self._claimer = Claimer(self._claims_store, self.queues, self._timeouts, largest=self._largest)
             writes = Store(finishes.fetch, self._sql)
             self._reporter = Reporter(self._store, self._emit)
-            self._finisher = Finisher(writes, self._hear, self._emit, self._reporter.changed)
+            self._finisher = Finisher(writes, self._hear, self._emit, self._changed)
             report = self._reporter.progress
             self._slots = Slots(self._config.concurrency, self._executor.run, self._ended, report=report)
             self._claims = Chore("claim", self._claim, self._emit)
-            self._promoter = Promoter(self._store, self._poll, self._limit)
+            self._admitter = Admitter(Gates(chores.fetch, self._sql), self._jobs, self._emit)
+            self._promoter = Promoter(self._store, self._poll, self._limit, self._admitter.found)
             self._promotes = Chore("promote", self._promoter.step, self._emit)
             self._rescuer = Rescuer(self._store, self._claimer.unpaused, self._lease, self._emit)
             self._rescues = Chore("rescue", self._rescue, self._emit)
@@ -151,10 +155,17 @@ class Worker:
                 await check_way(self._chores.fetch, self._sql, self._known_as, self._listens_at)
             await self._promoter.step()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear))
-            self._beside = (self._prunes, self._fires, self._promotes, self._rescues, self._checks, self._leases)
-            for chore in (self._finisher, self._reporter, *self._beside, self._watches):
+            self._beside = (
+                self._prunes,
+                self._fires,
+                self._promotes,
+                self._admitter,
+                self._rescues,
+                self._checks,
+                self._leases,
+            )
+            for chore in (self._finisher, self._reporter, *self._beside, self._watches, self._claims):
                 chore.start()
-            self._claims.start()
             self._undo = undo.pop_all()
         self._emit(WorkerStarted(self._known_as, self.queues, self._config.concurrency))
 
@@ -263,6 +274,11 @@ class Worker:
     def _hear_watched(self, ids: list[UUID]) -> None:
         self._reporter.watched(ids)
 
+    def _changed(self, ids: Collection[UUID]) -> None:
+        """The ends of these are written."""
+        self._reporter.changed(ids)
+        self._admitter.changed(ids)
+
     def _limit(self, limits: Mapping[str, int]) -> None:
         """Queues may be paused, resumed or resized. What was claimed ahead under another limit goes back."""
         if changed := self._claimer.limit(limits, self._slots.by_queue):
@@ -283,6 +299,8 @@ class Worker:
         self._promotes.wake()
 
     def _ended(self, job: Claimed, outcome: Outcome) -> None:
+        if job.job_type in self._admitter.limited and not isinstance(outcome, Lost):
+            self._admitter.ending(job.id)
         self._finisher.put(job, outcome)
         if self._slots.room() and self._claimer.pause() == 0:
             self._claims.wake()
