@@ -15,6 +15,8 @@ import msgspec
 
 from litestar_jobs.define import Job
 from litestar_jobs.gates import BEGINNING, Gate, Gates, Visited
+from litestar_jobs.outcome import Lost, Outcome
+from litestar_jobs.store import Claimed
 from litestar_jobs.telemetry import Event
 from litestar_jobs.worker.chore import Chore
 
@@ -68,9 +70,10 @@ class Admitter:
         self._pause = NEVER
         """Until the next walk, as far as this one has seen."""
 
-    def ending(self, job_id: UUID) -> None:
+    def ending(self, job: Claimed, outcome: Outcome) -> None:
         """A job that makes room for others has run here."""
-        self._ending.add(job_id)
+        if not isinstance(outcome, Lost):  # of which nothing is written
+            self._ending.add(job.id)
 
     def changed(self, ids: Iterable[UUID]) -> None:
         """The ends of these are written."""

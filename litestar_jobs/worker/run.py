@@ -155,15 +155,8 @@ class Worker:
                 await check_way(self._chores.fetch, self._sql, self._known_as, self._listens_at)
             await self._promoter.step()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear))
-            self._beside = (
-                self._prunes,
-                self._fires,
-                self._promotes,
-                self._admitter,
-                self._rescues,
-                self._checks,
-                self._leases,
-            )
+            looks = (self._rescues, self._checks, self._leases)
+            self._beside = (self._prunes, self._fires, self._promotes, self._admitter, *looks)
             for chore in (self._finisher, self._reporter, *self._beside, self._watches, self._claims):
                 chore.start()
             self._undo = undo.pop_all()
@@ -299,8 +292,8 @@ class Worker:
         self._promotes.wake()
 
     def _ended(self, job: Claimed, outcome: Outcome) -> None:
-        if job.job_type in self._admitter.limited and not isinstance(outcome, Lost):
-            self._admitter.ending(job.id)
+        if job.job_type in self._admitter.limited:
+            self._admitter.ending(job, outcome)
         self._finisher.put(job, outcome)
         if self._slots.room() and self._claimer.pause() == 0:
             self._claims.wake()
