@@ -9,7 +9,7 @@ from litestar_jobs.define import Job, job
 from litestar_jobs.enqueue import JobsClient
 from litestar_jobs.filter import JobFilter
 from litestar_jobs.plugin import Jobs, JobsPlugin
-from litestar_jobs.request import JobRequest
+from litestar_jobs.request import JobId, JobRequest
 from litestar_jobs.retry import Exponential, Fixed, Never
 from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.schedule import Cron, Every
@@ -25,6 +25,7 @@ __all__ = (
     "Job",
     "JobContext",
     "JobFilter",
+    "JobId",
     "JobRequest",
     "JobRow",
     "JobStatus",

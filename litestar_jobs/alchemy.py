@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from litestar_jobs.database import Database, may_have_been_written
+from litestar_jobs.database import Database, Record, may_have_been_written
 from litestar_jobs.errors import ConfigurationError, ConnectionRefused
 
 __all__ = (
@@ -75,19 +75,21 @@ def is_sqlalchemy(connection: object) -> bool:
     )
 
 
-async def execute_in_session(connection: Any, sql: str, arguments: Sequence[Any], committed: Committed) -> None:
+async def execute_in_session(
+    connection: Any, sql: str, arguments: Sequence[Any], committed: Committed
+) -> Sequence[Record]:
     """Run a statement inside the session's or the connection's transaction, and call ``committed`` when it commits."""
     is_scoped = isinstance(connection, async_scoped_session | scoped_session)
     own = cast("object", connection() if is_scoped else connection)
     match own:
         case AsyncSession():
-            await own.run_sync(_in_session, sql, arguments, committed)
+            return await own.run_sync(_in_session, sql, arguments, committed)
         case Session():
-            _in_session(own, sql, arguments, committed)
+            return _in_session(own, sql, arguments, committed)
         case AsyncConnection():
-            await own.run_sync(_in_connection, sql, arguments, committed)
+            return await own.run_sync(_in_connection, sql, arguments, committed)
         case Connection():
-            _in_connection(own, sql, arguments, committed)
+            return _in_connection(own, sql, arguments, committed)
         case _:
             raise ConnectionRefused(
                 f"enqueue_with was given SQLAlchemy's {type(own).__qualname__}, which is in no transaction. "
@@ -95,18 +97,19 @@ async def execute_in_session(connection: Any, sql: str, arguments: Sequence[Any]
             )
 
 
-def _in_session(session: Session, sql: str, arguments: Sequence[Any], committed: Committed) -> None:
+def _in_session(session: Session, sql: str, arguments: Sequence[Any], committed: Committed) -> Sequence[Record]:
     if not (session.autobegin or session.in_transaction()):
         raise ConnectionRefused(
             OUTSIDE.format(what="a session without autobegin", remedy="Open one with `async with session.begin():`")
         )
-    execute(write_connection(session), sql, arguments)
+    rows = execute(write_connection(session), sql, arguments)
     waiting: list[Committed] | None = session.info.get(COMMITTED)
     if waiting is None:
         waiting = session.info[COMMITTED] = []
         event.listen(session, "after_commit", _after_commit)
         event.listen(session, "after_rollback", _after_rollback)
     waiting.append(committed)
+    return rows
 
 
 def _after_commit(session: Session) -> None:
@@ -123,8 +126,10 @@ def _after_rollback(session: Session) -> None:
         session.info[COMMITTED].clear()
 
 
-def _in_connection(connection: Connection, sql: str, arguments: Sequence[Any], committed: Committed) -> None:
-    execute(connection, sql, arguments)
+def _in_connection(
+    connection: Connection, sql: str, arguments: Sequence[Any], committed: Committed
+) -> Sequence[Record]:
+    rows = execute(connection, sql, arguments)
 
     def commits(connection: Connection) -> None:
         """Called before the COMMIT is sent; nothing is called after it."""
@@ -132,6 +137,7 @@ def _in_connection(connection: Connection, sql: str, arguments: Sequence[Any], c
         committed(lambda: transaction is None or not transaction.is_active)
 
     event.listen(connection, "commit", commits, once=True)
+    return rows
 
 
 def is_refusal(error: Exception) -> bool:
@@ -149,7 +155,7 @@ def write_connection(session: Session) -> Connection:
     return session.connection(bind_arguments={"clause": A_WRITE})
 
 
-def execute(connection: Connection, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
+def execute(connection: Connection, sql: str, arguments: Sequence[Any]) -> Sequence[Record]:
     """Run a statement of ours, written with ``$1``, whatever the driver; the rows that it answers.
 
     Raises :exc:`ConnectionRefused` if it is not PostgreSQL or every statement would commit by itself.
@@ -170,7 +176,7 @@ def execute(connection: Connection, sql: str, arguments: Sequence[Any]) -> Seque
     else:
         named = {f"p{number}": value for number, value in enumerate(arguments, 1)}
         result = connection.exec_driver_sql(numbered_as_named(sql), named)
-    return result.all() if result.returns_rows else ()
+    return result.mappings().all() if result.returns_rows else ()
 
 
 @cache
@@ -188,7 +194,7 @@ class AsyncJobSession:
     def in_transaction(self) -> bool:
         return self.session.in_transaction()
 
-    async def execute(self, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
+    async def execute(self, sql: str, arguments: Sequence[Any]) -> Sequence[Record]:
         return await self.session.run_sync(lambda session: execute(write_connection(session), sql, arguments))
 
     async def commit(self) -> None:
@@ -211,7 +217,7 @@ class SyncJobSession:
     def in_transaction(self) -> bool:
         return self.session.in_transaction()
 
-    async def execute(self, sql: str, arguments: Sequence[Any]) -> Sequence[Any]:
+    async def execute(self, sql: str, arguments: Sequence[Any]) -> Sequence[Record]:
         return await sync_to_thread(lambda: execute(write_connection(self.session), sql, arguments))
 
     async def commit(self) -> None:

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, TypeVar
+from uuid import UUID
 
 from litestar_jobs.request import NewJob
+from litestar_jobs.special import Written, write_special
 from litestar_jobs.store import Statements
 
 __all__ = ("CHUNK", "WORTH_COPY", "BulkWriter", "in_chunks")
@@ -61,12 +63,15 @@ class BulkWriter:
         self._sql = sql
         self._news: set[str] = set()
 
-    async def write(self, jobs: Sequence[NewJob]) -> None:
-        """Write these."""
-        if len(jobs) < WORTH_COPY:
-            await self._connection.fetch(self._sql["enqueue"], *NewJob.columns(jobs), self._sql.channel)
-        else:
-            await self._copy(jobs)
+    async def write(self, jobs: Sequence[NewJob]) -> dict[UUID, Written]:
+        """Write these. Answers what became of the special ones."""
+        special = [job for job in jobs if not job.request.is_plain]
+        plain = [job for job in jobs if job.request.is_plain] if special else jobs
+        if len(plain) >= WORTH_COPY:
+            await self._copy(plain)
+        elif plain:
+            await self._connection.fetch(self._sql["enqueue"], *NewJob.columns(plain), self._sql.channel)
+        return await write_special(self._connection.fetch, self._sql, special, self._sql.channel)
 
     async def notify(self) -> None:
         """Tell of what was written, once the transaction commits."""

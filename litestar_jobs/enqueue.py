@@ -4,18 +4,16 @@ The client writes and asks; it runs nothing. What callers enqueue together is wr
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing
-from datetime import UTC, datetime
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, TypeVar, overload
 from uuid import UUID
 
 import msgspec
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from litestar_jobs.bulk import CHUNK, BulkWriter, in_chunks
-from litestar_jobs.database import UNAVAILABLE, Database, Link
+from litestar_jobs.database import Database, Link
 from litestar_jobs.define import Job
 from litestar_jobs.durations import Duration, seconds
 from litestar_jobs.errors import (
@@ -28,30 +26,24 @@ from litestar_jobs.errors import (
 )
 from litestar_jobs.filter import JobFilter
 from litestar_jobs.gather import Gatherer, translated
-from litestar_jobs.news import News, delay_of
+from litestar_jobs.news import Bell, Due, Gated, Listener, News, due_of
 from litestar_jobs.operate import Operator
 from litestar_jobs.queues import Queues
-from litestar_jobs.request import JobRequest, NewJob
+from litestar_jobs.request import JobId, JobRequest, NewJob
 from litestar_jobs.row import JobRow, JobStatus
+from litestar_jobs.special import Written, write_special_once
 from litestar_jobs.store import Statements, Store
 from litestar_jobs.telemetry import Tracing
 from litestar_jobs.trace import current_trace_id
 from litestar_jobs.transaction import enqueue_in_transaction
 from litestar_jobs.watch import Watcher, result_of
 
-__all__ = ("JobsClient", "Listener")
-
-logger = logging.getLogger("litestar_jobs")
+__all__ = ("JobsClient",)
 
 ResultT = TypeVar("ResultT")
 
-Listener: TypeAlias = Callable[[set[str], float | None], None]
-"""Hears which queues have jobs that may run, and in how many seconds the next scheduled one is due."""
-
 WRITE_TIMEOUT = 15.0
 """Seconds after which an enqueue that the database does not answer is uncertain."""
-COMMIT_PAUSE = 0.001
-"""Seconds between two looks at whether a commit that was sent is over."""
 
 
 class JobsClient:
@@ -61,7 +53,6 @@ class JobsClient:
         self._sql = statements
         self._tracing = tracing
         self._max_payload = max_payload
-        self._listeners: list[Listener] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self, database: Database) -> None:
@@ -71,38 +62,40 @@ class JobsClient:
         self._writes = Link(database, timeout=WRITE_TIMEOUT)
         self._control = Link(database)
         self._store = Store(self._control.fetch, self._sql)
-        self._gatherer = Gatherer(Store(self._writes.fetch, self._sql).enqueue)
+        self._writing = Store(self._writes.fetch, self._sql)
+        self._gatherer = Gatherer(self._write)
         self._watcher = Watcher(database, self._sql)
-        self._unsent: set[str] = set()
-        self._sending: asyncio.Task[None] | None = None
+        self._bell = Bell(self._store.wake)
 
     async def stop(self) -> None:
         """Write what was accepted, then close the connections."""
         if self._loop is None:
             return
-        await asyncio.sleep(0)  # commits of this moment still wake workers
         self._loop = None
         await self._gatherer.join()
-        if self._sending is not None:
-            await asyncio.wait([self._sending])
+        await self._bell.stop()
         await self._watcher.stop()
         await self._writes.close()
         await self._control.close()
 
-    async def enqueue(self, request: JobRequest) -> UUID:
+    async def enqueue(self, request: JobRequest) -> JobId:
         """Write a job in a transaction of its own; when this returns, it is committed.
 
         Raises :exc:`PayloadRefused` if the payload is larger than allowed, :exc:`EnqueueError` if it could not be
         written, and :exc:`EnqueueUncertain` if the connection broke before the database answered.
         """
         self._check(request)
-        job_id = uuid7()
+        job_id = _new_id()
         with self._tracing.enqueue([request], [job_id]) as carrier:
-            await self._gatherer.write(self._new(job_id, request, _encoded(carrier)))
-        self._tell_of(request)
-        return job_id
+            written = await self._gatherer.write(self._new(job_id, request, _encoded(carrier)))
+        if written is None:
+            self._bell.tell_of(due_of(request))
+            return job_id
+        if written.due is not None:
+            self._bell.tell_of(written.due)
+        return written.id
 
-    async def enqueue_with(self, connection: Any, request: JobRequest) -> UUID:
+    async def enqueue_with(self, connection: Any, request: JobRequest) -> JobId:
         """Write a job with the caller's own transaction: it is enqueued when that commits, and never if it does not.
 
         ``connection`` is an SQLAlchemy ``AsyncSession`` (subclasses and scoped sessions too), ``AsyncConnection``,
@@ -113,43 +106,48 @@ class JobsClient:
         PostgreSQL. Errors of the statement itself are the driver's.
         """
         self._check(request)
-        job_id = uuid7()
-        with self._tracing.enqueue([request], [job_id]) as carrier:
-            await enqueue_in_transaction(
-                connection,
-                self._sql,
-                self._new(job_id, request, _encoded(carrier)),
-                lambda is_over: self._committed(request, is_over),
-            )
-        return job_id
+        job_id = _new_id()
+        due: Due | Gated | None = None
 
-    async def enqueue_many(self, requests: Iterable[JobRequest] | AsyncIterable[JobRequest]) -> list[UUID]:
+        def committed(is_over: Callable[[], bool]) -> None:
+            if due is not None:
+                self._bell.committed(due, is_over)
+
+        with self._tracing.enqueue([request], [job_id]) as carrier:
+            new = self._new(job_id, request, _encoded(carrier))
+            written = await enqueue_in_transaction(connection, self._sql, new, committed)
+        due = due_of(request) if written is None else written.due or written.gated
+        return job_id if written is None else written.id
+
+    async def enqueue_many(self, requests: Iterable[JobRequest] | AsyncIterable[JobRequest]) -> list[JobId]:
         """Write many jobs in one transaction: all of them or none. The ids are in the order of the requests.
 
         A generator is read while the jobs are being written, some thousands at a time; if it raises, nothing was
         enqueued. Raises as :meth:`enqueue` does; an :exc:`EnqueueUncertain` names the first job.
         """
         self._in_loop()
-        ids: list[UUID] = []
+        ids: list[JobId] = []
         news = News()
         async with AsyncExitStack() as stack:
             writer: BulkWriter | None = None
             async for chunk in in_chunks(requests, CHUNK):
                 for request in chunk:
                     self._check(request)
-                new_ids = [uuid7() for _ in chunk]
+                new_ids = [_new_id() for _ in chunk]
                 with self._tracing.enqueue(chunk, new_ids) as carrier, translated(None):
                     if writer is None:
                         writer = await self._bulk_writer(stack, is_long=len(chunk) == CHUNK)
                     headers = _encoded(carrier)
-                    await writer.write([self._new(*new, headers) for new in zip(new_ids, chunk, strict=True)])
-                ids += new_ids
-                news.add(chunk)
+                    new = [self._new(*each, headers) for each in zip(new_ids, chunk, strict=True)]
+                    became = await writer.write(new)
+                ids += [became[each].id if each in became else each for each in new_ids] if became else new_ids
+                news.add(due_of(each) for each in chunk if each.is_plain)
+                news.add(written.due for written in became.values() if written.due is not None)
             if writer is not None:
                 with translated(ids[0]):
                     await writer.notify()
                     await stack.aclose()  # commits
-        self._tell(news)
+        self._bell.tell(news)
         return ids
 
     async def _bulk_writer(self, stack: AsyncExitStack, *, is_long: bool) -> BulkWriter:
@@ -220,7 +218,7 @@ class JobsClient:
         self._in_loop()
         queue = await self._store.retry(job_id)
         if queue is not None:
-            self._ring({queue}, None)
+            self._bell.ring({queue})
         return queue is not None
 
     async def find(self, which: JobFilter, *, limit: int = 100, before: UUID | None = None) -> list[JobRow]:
@@ -254,18 +252,17 @@ class JobsClient:
 
     def _operator(self) -> Operator:
         self._in_loop()
-        return Operator(self._database, self._sql, self._store, lambda queues: self._ring(queues, None))
+        return Operator(self._database, self._sql, self._store, self._bell.ring)
 
     @property
     def queues(self) -> Queues:
         """Pause, resume and resize queues."""
         self._in_loop()
-        return Queues(self._store, lambda: self._ring(set(), 0.0))
+        return Queues(self._store, lambda: self._bell.ring(set(), 0.0))
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Be told of jobs enqueued in this process, without the database. Answers how to stop listening."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        return self._bell.listen(listener)
 
     @property
     def store(self) -> Store:
@@ -303,47 +300,16 @@ class JobsClient:
     def _new(self, job_id: UUID, request: JobRequest, headers: bytes | None) -> NewJob:
         return NewJob(job_id, request, current_trace_id.get() or self._tracing.trace_id(), headers)
 
-    def _tell_of(self, request: JobRequest) -> None:
-        if self._listeners:
-            news = News()
-            news.add([request])
-            self._tell(news)
+    async def _write(self, jobs: Sequence[NewJob]) -> list[Written | None] | None:
+        """In a transaction of our own, jobs of one kind."""
+        if jobs[0].request.is_plain:
+            await self._writing.enqueue(jobs)
+            return None
+        return await write_special_once(self._writes.fetch, self._sql, jobs, self._sql.channel)
 
-    def _tell(self, news: News) -> None:
-        self._ring(news.ready, None if news.due is None else max(0.0, (news.due - datetime.now(UTC)).total_seconds()))
 
-    def _ring(self, ready: set[str], soonest: float | None) -> None:
-        for listener in self._listeners:
-            listener(ready, soonest)
-
-    def _committed(self, request: JobRequest, is_over: Callable[[], bool]) -> None:
-        """Called at a commit, in whatever thread it happens."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake_later, request, is_over)
-
-    def _wake_later(self, request: JobRequest, is_over: Callable[[], bool]) -> None:
-        """Wake workers after somebody else's commit; commits that come together send one statement."""
-        if self._loop is None:
-            return
-        if not is_over():
-            self._loop.call_later(COMMIT_PAUSE, self._wake_later, request, is_over)
-            return
-        self._tell_of(request)
-        if delay_of(request) > 0:
-            return
-        self._unsent.add(request.queue)
-        if self._sending is None:
-            self._sending = self._loop.create_task(self._send_wakes(), name="litestar-jobs-wake")
-
-    async def _send_wakes(self) -> None:
-        try:
-            while self._unsent:
-                queues, self._unsent = self._unsent, set()
-                await self._store.wake(list(queues))
-        except UNAVAILABLE as error:
-            logger.warning("workers of other processes were not woken, they will find the jobs by polling: %s", error)
-        finally:
-            self._sending = None
+def _new_id() -> JobId:
+    return JobId(uuid7().int)
 
 
 def _encoded(carrier: Any) -> bytes | None:

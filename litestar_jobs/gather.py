@@ -2,6 +2,7 @@
 
 While one batch is being written the next one gathers. There is no timer: a caller alone writes at once. One bad row
 never fails its neighbours. Only so many jobs gather; further callers wait for room, in the order of their coming.
+A batch is either of plain jobs or of special ones.
 """
 
 import asyncio
@@ -14,10 +15,14 @@ from uuid import UUID
 from litestar_jobs.database import BAD_ROW, MISSING_SCHEMA, may_have_been_written
 from litestar_jobs.errors import DatabaseUnreachable, EnqueueError, EnqueueUncertain, PayloadRefused
 from litestar_jobs.request import NewJob
+from litestar_jobs.special import Written
 
 __all__ = ("Gatherer", "translated")
 
-Batch: TypeAlias = list[tuple[asyncio.Future[None], NewJob]]
+Answer: TypeAlias = asyncio.Future[Written | None]
+Batch: TypeAlias = list[tuple[Answer, NewJob]]
+Write: TypeAlias = Callable[[Sequence[NewJob]], Awaitable[Sequence[Written | None] | None]]
+"""Answers what became of each special job, where None means that it has to be asked for again; of plain ones nothing."""
 
 BATCH = 1_000
 """Rows of one statement at the most, and ..."""
@@ -30,32 +35,32 @@ MOST_ACCEPTED = 5_000
 class Gatherer:
     """Gives each caller its own answer out of a common statement."""
 
-    def __init__(self, write: Callable[[Sequence[NewJob]], Awaitable[None]]) -> None:
+    def __init__(self, write: Write) -> None:
         self._write = write
         self._room = asyncio.Semaphore(MOST_ACCEPTED)
         self._callers = 0
-        self._waiting: dict[asyncio.Future[None], NewJob] = {}
+        self._waiting: dict[Answer, NewJob] = {}
         self._writing: asyncio.Task[None] | None = None
 
-    async def write(self, job: NewJob) -> None:
-        """Return when the job is committed; raise if it is not. A caller that is cancelled before its batch is sent
-        takes its job back; after that the job is written all the same."""
+    async def write(self, job: NewJob) -> Written | None:
+        """Return when the job is committed: what became of a special one; raise if it is not. A caller that is cancelled
+        before its batch is sent takes its job back; after that the job is written all the same."""
         self._callers += 1
         try:
             async with self._room:
-                await self._answer_to(job)
+                return await self._answer_to(job)
         finally:
             self._callers -= 1
 
-    async def _answer_to(self, job: NewJob) -> None:
+    async def _answer_to(self, job: NewJob) -> Written | None:
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[None] = loop.create_future()
+        answer: Answer = loop.create_future()
         self._waiting[answer] = job
         if self._writing is None:
             # A context of its own: the writer outlives the request that happened to be first.
             self._writing = loop.create_task(self._write_all(), name="litestar-jobs-enqueue", context=Context())
         try:
-            await answer
+            return await answer
         finally:
             self._waiting.pop(answer, None)
 
@@ -77,10 +82,13 @@ class Gatherer:
                 answer.cancel()
 
     def _take(self) -> Batch:
-        """The next batch: those that have waited longest."""
+        """The next batch: those that have waited longest, of the kind of the first."""
         batch: Batch = []
         size = 0
+        is_plain = next(iter(self._waiting.values())).request.is_plain
         for answer, job in self._waiting.items():
+            if job.request.is_plain is not is_plain:
+                continue
             size += len(job.request.payload)
             if len(batch) == BATCH or (batch and size > BATCH_BYTES):
                 break
@@ -91,7 +99,7 @@ class Gatherer:
 
     async def _write_batch(self, batch: Batch) -> None:
         try:
-            await self._write([job for _, job in batch])
+            became = await self._write([job for _, job in batch])
         except BAD_ROW as error:
             if len(batch) == 1:
                 _answer(batch, [_refused(job, error) for _, job in batch])
@@ -104,17 +112,30 @@ class Gatherer:
             if not isinstance(error, Exception):
                 raise
         else:
-            _answer(batch, [None] * len(batch))
+            if became is None:
+                _answer(batch, [None] * len(batch))
+            else:
+                self._settle(batch, became)
+
+    def _settle(self, batch: Batch, became: Sequence[Written | None]) -> None:
+        """Answer for what was written; the rest goes first into the next batch."""
+        again: dict[Answer, NewJob] = {}
+        for (answer, job), written in zip(batch, became, strict=True):
+            if written is not None:
+                _answer([(answer, job)], [written])
+            elif not answer.done():
+                again[answer] = job
+        self._waiting = again | self._waiting
 
 
-def _answer(batch: Batch, errors: Sequence[BaseException | None]) -> None:
-    for (answer, _), error in zip(batch, errors, strict=True):
+def _answer(batch: Batch, outcomes: Sequence[Written | BaseException | None]) -> None:
+    for (answer, _), outcome in zip(batch, outcomes, strict=True):
         if answer.done():
             continue
-        if error is None:
-            answer.set_result(None)
+        if isinstance(outcome, BaseException):
+            answer.set_exception(outcome)
         else:
-            answer.set_exception(error)
+            answer.set_result(outcome)
 
 
 def _refused(job: NewJob, error: BaseException) -> PayloadRefused:

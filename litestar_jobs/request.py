@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 import msgspec
 
@@ -16,6 +16,8 @@ __all__ = (
     "MAX_KEY",
     "MAX_PRIORITY",
     "MAX_RETRIES",
+    "NOT_LIMITED",
+    "JobId",
     "JobRequest",
     "Limited",
     "NewJob",
@@ -86,6 +88,30 @@ class Limited(msgspec.Struct, frozen=True):
     per: float | None = None
 
 
+NOT_LIMITED = Limited()
+
+
+class JobId(UUID):
+    """The id of a job that was enqueued: a UUID that also says whether the job is new, or was there before."""
+
+    __slots__ = ("is_new",)
+
+    is_new: bool
+
+    def __init__(self, number: int, *, is_new: bool = True) -> None:
+        # As UUID's own does, which takes longer because it takes more kinds of things; UUIDs refuse to be changed.
+        object.__setattr__(self, "int", number)
+        object.__setattr__(self, "is_safe", SafeUUID.unknown)
+        object.__setattr__(self, "is_new", is_new)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _job_id, (self.int, self.is_new)
+
+
+def _job_id(number: int, is_new: bool) -> JobId:  # noqa: FBT001 - of pickle
+    return JobId(number, is_new=is_new)
+
+
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for. Usually made by calling a job; build one by hand for a job that another program defines.
 
@@ -103,6 +129,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     delay: Duration | None = None
     """Seconds or a ``timedelta``, counted by the database from the moment of writing."""
     limited: Limited | None = None
+    """Of a job with a limit or a rate; a call of the job knows."""
 
     def __post_init__(self) -> None:
         check_name(self.job_type, "a job's name", MAX_JOB_TYPE)
@@ -121,6 +148,11 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     def delay_seconds(self) -> float:
         """The delay as a number; 0 without one."""
         return self.delay.total_seconds() if isinstance(self.delay, timedelta) else (self.delay or 0.0)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing special is asked for, so that the plain statements can write it."""
+        return self.limited is None
 
 
 class NewJob(msgspec.Struct, frozen=True):
@@ -147,6 +179,24 @@ class NewJob(msgspec.Struct, frozen=True):
             asked.run_at,
             asked.delay_seconds,
         )
+
+    @property
+    def special(self) -> dict[str, Any]:
+        """The job as an object for ``enqueue_special.sql``."""
+        asked = self.request
+        return {
+            "id": self.id,
+            "queue": asked.queue,
+            "job_type": asked.job_type,
+            "payload": msgspec.Raw(asked.payload),
+            "priority": asked.priority,
+            "max_retries": asked.max_retries,
+            "trace_id": self.trace_id,
+            "headers": msgspec.Raw(self.headers) if self.headers else None,
+            "run_at": asked.run_at,
+            "delay": asked.delay_seconds,
+            **msgspec.structs.asdict(asked.limited or NOT_LIMITED),
+        }
 
     @staticmethod
     def columns(jobs: Sequence["NewJob"]) -> tuple[list[Any], ...]:

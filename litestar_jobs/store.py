@@ -218,8 +218,8 @@ class Store:
     async def undouble(self) -> list[UUID]:
         return [row["id"] for row in await self._fetch(self._sql["undouble"])]
 
-    async def wake(self, queues: Sequence[str]) -> None:
-        await self._notify(self._channel, [f"ready:{queue}" for queue in queues])
+    async def wake(self, messages: Sequence[str]) -> None:
+        await self._notify(self._channel, messages)
 
     async def echo(self, word: str) -> None:
         await self._notify(self._channel, [f"echo:{word}"])

@@ -3,46 +3,67 @@
 asyncpg is used as it is; psycopg is recognised without importing it; SQLAlchemy has a file of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from litestar_jobs.alchemy import OUTSIDE, Committed, execute_in_session, is_sqlalchemy, numbered_as_named
+from litestar_jobs.database import Fetch, Record
 from litestar_jobs.errors import ConnectionRefused
 from litestar_jobs.request import NewJob
+from litestar_jobs.special import Written, write_special
 from litestar_jobs.store import Statements
 
 __all__ = ("enqueue_in_transaction",)
 
 
-async def enqueue_in_transaction(connection: Any, sql: Statements, job: NewJob, committed: Committed) -> None:
-    """Write the job.
+async def enqueue_in_transaction(connection: Any, sql: Statements, job: NewJob, committed: Committed) -> Written | None:
+    """Write the job. Answers what became of a special one.
 
     On a driver's own connection the statement notifies inside the transaction. SQLAlchemy tells when it commits, so
     there ``committed`` is called then, and the transaction does not pay for the notification.
 
     Raises :exc:`ConnectionRefused`.
     """
+    is_told = is_sqlalchemy(connection)
+    run = _way(connection, committed)
+    if job.request.is_plain:
+        if is_told:
+            await run(sql["enqueue_in_session"], *job.row)
+        else:
+            await run(sql["enqueue_one"], *job.row, sql.channel)
+        return None
+    became = await write_special(run, sql, [job], None if is_told else sql.channel)
+    return became[job.id]
+
+
+def _way(connection: Any, committed: Committed) -> Fetch:
+    """How to run statements there."""
     if is_sqlalchemy(connection):
-        await execute_in_session(connection, sql["enqueue_in_session"], job.row, committed)
-    elif isinstance(connection, asyncpg.Connection | PoolConnectionProxy):
+
+        async def in_session(sql: str, *arguments: Any) -> Sequence[Record]:
+            return await execute_in_session(connection, sql, arguments, committed)
+
+        return in_session
+    if isinstance(connection, asyncpg.Connection | PoolConnectionProxy):
         if not connection.is_in_transaction():
             raise ConnectionRefused(
                 OUTSIDE.format(
                     what="an asyncpg connection", remedy="Open one with `async with connection.transaction():`"
                 )
             )
-        await connection.fetch(sql["enqueue_one"], *job.row, sql.channel)
-    elif _is_psycopg(connection):
-        await _execute_psycopg(connection, sql["enqueue_one"], (*job.row, sql.channel))
-    else:
-        raise ConnectionRefused(
-            f"enqueue_with takes the connection that your own writes use: an SQLAlchemy AsyncSession, AsyncConnection, "
-            f"Session or Connection, an asyncpg connection (of a pool: `async with pool.acquire()`), or a psycopg "
-            f"AsyncConnection. It was given {type(connection).__module__}.{type(connection).__qualname__}."
-        )
+        fetch: Fetch = connection.fetch
+        return fetch
+    if _is_psycopg(connection):
+        return partial(_execute_psycopg, connection)
+    raise ConnectionRefused(
+        f"enqueue_with takes the connection that your own writes use: an SQLAlchemy AsyncSession, AsyncConnection, "
+        f"Session or Connection, an asyncpg connection (of a pool: `async with pool.acquire()`), or a psycopg "
+        f"AsyncConnection. It was given {type(connection).__module__}.{type(connection).__qualname__}."
+    )
 
 
 def _is_psycopg(connection: object) -> bool:
@@ -51,7 +72,7 @@ def _is_psycopg(connection: object) -> bool:
     )
 
 
-async def _execute_psycopg(connection: Any, sql: str, arguments: Sequence[Any]) -> None:
+async def _execute_psycopg(connection: Any, sql: str, *arguments: Any) -> Sequence[Record]:
     if not hasattr(connection, "__aenter__"):
         raise ConnectionRefused(
             "enqueue_with takes psycopg's AsyncConnection, not its synchronous Connection, which would block the event "
@@ -64,4 +85,12 @@ async def _execute_psycopg(connection: Any, sql: str, arguments: Sequence[Any]) 
                 remedy="Open one with `async with connection.transaction():`",
             )
         )
-    await connection.execute(numbered_as_named(sql), {f"p{n}": value for n, value in enumerate(arguments, 1)})
+    cursor = connection.cursor(row_factory=_named)  # the connection's own may make anything
+    await cursor.execute(numbered_as_named(sql), {f"p{n}": value for n, value in enumerate(arguments, 1)})
+    rows: Sequence[Record] = await cursor.fetchall()
+    return rows
+
+
+def _named(cursor: Any) -> Callable[[Sequence[Any]], Record]:
+    names = [column.name for column in cursor.description or ()]
+    return lambda values: dict(zip(names, values, strict=True))

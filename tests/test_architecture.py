@@ -19,7 +19,7 @@ LAYERS = {
     "words": "errors durations retry signals outcome request row filter context trace telemetry",
     "define": "payload limits signature times schedule define",
     "database": "database records store agenda gates queues migrate",
-    "enqueue": "gather bulk alchemy transaction news operate watch enqueue",
+    "enqueue": "news special gather bulk alchemy transaction operate watch enqueue",
     "around a job": "logs inject config",
     "worker": """worker worker.chore worker.admit worker.claim worker.attempt worker.execute worker.slots worker.finish worker.fire
         worker.heartbeat worker.listen worker.promote worker.prune worker.report worker.rescue worker.ways worker.run""",

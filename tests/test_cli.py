@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def bare(command: Litestar_, empty_dsn: str, monkeypatch: pytest.MonkeyPatch) ->
     return command
 
 
-async def enqueued(*requests: JobRequest, work: bool = False) -> list[UUID]:
+async def enqueued(*requests: JobRequest, work: bool = False) -> Sequence[UUID]:
     """Jobs in the database; with ``work`` they have come to their end."""
     app = create_app()
     (plugin,) = (plugin for plugin in app.plugins.init if isinstance(plugin, JobsPlugin))

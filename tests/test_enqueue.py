@@ -12,7 +12,7 @@ from litestar import Litestar
 from litestar.testing import AsyncTestClient
 from msgspec import Struct
 
-from litestar_jobs import JobFilter, JobRequest, JobsClient, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, job
+from litestar_jobs import JobFilter, JobId, JobRequest, JobsClient, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, job
 from litestar_jobs.bulk import CHUNK, WORTH_COPY
 from litestar_jobs.database import Database
 from litestar_jobs.errors import (
@@ -85,7 +85,8 @@ async def test_an_id_is_a_uuid_of_version_7_and_its_row_is_committed(
     job_id = await client.enqueue(count(Number(1)))
 
     assert job_id.version == 7
-    assert type(job_id) is UUID
+    assert type(job_id) is JobId
+    assert job_id.is_new
     assert await stored(connection) == [job_id]
 
 
@@ -489,7 +490,7 @@ async def test_enqueue_many_writes_and_tells_the_same_whether_they_are_few_or_ma
     many = await client.enqueue_many(kinds * WORTH_COPY)
     current_trace_id.reset(token)
 
-    async def of(ids: list[UUID]) -> set[tuple[object, ...]]:
+    async def of(ids: Sequence[UUID]) -> set[tuple[object, ...]]:
         rows = await connection.fetch(
             "SELECT j.payload, j.queue, j.priority, j.max_retries, j.trace_id, j.headers, s.id IS NULL AS now, "
             "round(extract(epoch FROM COALESCE(s.run_at, r.run_at) - j.created_at)) AS waits, "

@@ -4,23 +4,19 @@ However jobs move, no more of a key are on their way than its limit says, and wh
 """
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
-from datetime import timedelta
+from collections.abc import Awaitable
 from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from uuid_utils.compat import uuid7
 
-from limited import INSTRUMENT, Connection, in_order, most_at_once, starts, too_close, wait_at
+from limited import wait_at
 from litestar_jobs.database import SETTINGS
-from litestar_jobs.gates import BEGINNING, Gates, Visited
+from litestar_jobs.gates import BEGINNING, Gates
 from litestar_jobs.outcome import Failure, Settlement
 from litestar_jobs.request import Limited
 from litestar_jobs.store import Claimed, Statements, Store
@@ -29,7 +25,20 @@ T = TypeVar("T")
 SQL = Statements("litestar_jobs")
 HOUR = 3600.0
 NOTHING: dict[str, int] = {}
-TABLES = "job scheduled ready held running finished failure worker suspect limited gate pass".split()
+TABLES = [
+    "job",
+    "scheduled",
+    "ready",
+    "held",
+    "running",
+    "finished",
+    "failure",
+    "worker",
+    "suspect",
+    "limited",
+    "gate",
+    "pass",
+]
 
 KINDS = {
     "one": Limited("one", None, 1),
@@ -74,7 +83,10 @@ class Moves(RuleBasedStateMachine):
         return [job for job in self.claimed.values() if job.token in running]
 
     @rule(
-        kind=st.sampled_from(sorted(KINDS)), count=st.integers(1, 3), priority=st.integers(-1, 1), retries=st.integers(0, 3)
+        kind=st.sampled_from(sorted(KINDS)),
+        count=st.integers(1, 3),
+        priority=st.integers(-1, 1),
+        retries=st.integers(0, 3),
     )
     def enqueue(self, kind: str, count: int, priority: int, retries: int) -> None:
         limited = KINDS[kind]
@@ -91,7 +103,9 @@ class Moves(RuleBasedStateMachine):
         went = [row for row in before if row not in left]
         assert went == before[: len(went)], "in order"
         if gate[0] == "limit":
-            assert not left or self.on_their_way(gate[1]) == {"one": 1, "three": 3, "rated": 2}[gate[1]], "no room is lost"
+            assert not left or self.on_their_way(gate[1]) == {"one": 1, "three": 3, "rated": 2}[gate[1]], (
+                "no room is lost"
+            )
 
     def waiting(self, gate: tuple[str, str]) -> list[UUID]:
         sql = "SELECT id FROM litestar_jobs.held WHERE reason = $1 AND key = $2 ORDER BY priority, run_at, id"
@@ -153,7 +167,9 @@ class Moves(RuleBasedStateMachine):
     def time_passes(self) -> None:
         """An hour, as far as what waits for later and what counts for a time can tell."""
         self.fetch("UPDATE litestar_jobs.scheduled SET run_at = run_at - interval '1 h'")
-        self.fetch("UPDATE litestar_jobs.pass SET passed_at = passed_at - interval '1 h', started_at = started_at - interval '1 h'")
+        self.fetch(
+            "UPDATE litestar_jobs.pass SET passed_at = passed_at - interval '1 h', started_at = started_at - interval '1 h'"
+        )
         for table in ("running", "finished"):
             self.fetch(f"UPDATE litestar_jobs.{table} SET started_at = started_at - interval '1 h'")
         self.fetch("UPDATE litestar_jobs.failure SET failed_at = failed_at - interval '1 h'")

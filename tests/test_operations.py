@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -48,7 +48,7 @@ def asked(count: int = 1, **options: Any) -> list[JobRequest]:
     return [JobRequest(job_type="note", **options) for _ in range(count)]
 
 
-async def end(store: Store, ids: list[UUID], status: str = "failed", error: str = "OSError: no route") -> None:
+async def end(store: Store, ids: Sequence[UUID], status: str = "failed", error: str = "OSError: no route") -> None:
     """Let these jobs, which are ready, end like that."""
     where = "UPDATE litestar_jobs.finished SET status = $2 WHERE id = ANY ($1)"
     assert len(await store.cancel_many(ids)) == len(ids)

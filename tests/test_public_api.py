@@ -15,7 +15,7 @@ from litestar_jobs import errors
 HERE = Path(__file__).parent
 
 PUBLIC = """
-Cancel Cron Every Exponential Fail Fixed Job JobContext JobFilter JobRequest JobRow JobStatus Jobs JobsClient JobsConfig
+Cancel Cron Every Exponential Fail Fixed Job JobContext JobFilter JobId JobRequest JobRow JobStatus Jobs JobsClient JobsConfig
 JobsPlugin Never Retention RetryAfter WorkerConfig job
 """
 

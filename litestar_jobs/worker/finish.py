@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from uuid import UUID
 
 from litestar_jobs.database import may_have_been_written
-from litestar_jobs.enqueue import Listener
+from litestar_jobs.news import Listener
 from litestar_jobs.outcome import Committed, Completed, Outcome, Settlement, Unanswered, settlement
 from litestar_jobs.store import Claimed, Store
 from litestar_jobs.telemetry import Event, OutcomeRefused

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from litestar_jobs.agenda import REFRESH, Agenda, Planned
-from litestar_jobs.enqueue import Listener
+from litestar_jobs.news import Listener
 from litestar_jobs.schedule import Decision, Schedule, by_name, decide, new_job
 from litestar_jobs.telemetry import Event, SlotEnqueued, SlotsSkipped
 from litestar_jobs.times import next_after

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from litestar_jobs.database import UNAVAILABLE
-from litestar_jobs.enqueue import Listener
+from litestar_jobs.news import Listener
 
 __all__ = ("Ear",)
 

@@ -63,4 +63,4 @@ class OwnSessions:
         finally:
             await session.rollback()
             await session.close()
-        return bool(row[0])
+        return bool(row["same"])

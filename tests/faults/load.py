@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 from litestar import Litestar
 
-from litestar_jobs import JobRequest, JobsClient, JobsConfig, JobsPlugin
+from litestar_jobs import JobId, JobRequest, JobsClient, JobsConfig, JobsPlugin
 from litestar_jobs.errors import EnqueueError, EnqueueUncertain
 from litestar_jobs.testing import running
 
@@ -82,7 +82,7 @@ class Load:
             await asyncio.sleep(0.02)
         self._note(call)
 
-    def _note(self, call: "asyncio.Future[UUID]") -> None:
+    def _note(self, call: "asyncio.Future[JobId]") -> None:
         match call.exception():
             case None:
                 self.committed.add(call.result())

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from litestar_jobs import (
     JobContext,
     JobFilter,
+    JobId,
     JobRequest,
     JobRow,
     Jobs,
@@ -47,11 +48,11 @@ def add(payload: list[int], *, job: JobContext) -> int:
 
 @post("/")
 async def handler(data: Mail, jobs: Jobs, db_session: NamedDependency[AsyncSession]) -> str:
-    assert_type(await jobs.enqueue(send(data)), UUID)
-    assert_type(await jobs.enqueue(report()), UUID)
-    assert_type(await jobs.enqueue(JobRequest(job_type="elsewhere", payload=b"{}")), UUID)
-    assert_type(await jobs.enqueue_with(db_session, send(data)), UUID)
-    assert_type(await jobs.enqueue_many(send(Mail(to)) for to in ("you", "me")), list[UUID])
+    assert_type(await jobs.enqueue(send(data)), JobId)
+    assert_type(await jobs.enqueue(report()), JobId)
+    assert_type(await jobs.enqueue(JobRequest(job_type="elsewhere", payload=b"{}")), JobId)
+    assert_type(await jobs.enqueue_with(db_session, send(data)), JobId)
+    assert_type(await jobs.enqueue_many(send(Mail(to)) for to in ("you", "me")), list[JobId])
     assert_type(await jobs.get(UUID(int=1)), JobRow | None)
     assert_type(await jobs.result(UUID(int=1), of=add, timeout=5), int)
     assert_type(await jobs.result(UUID(int=1), of=report), None)
