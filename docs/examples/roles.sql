@@ -5,15 +5,17 @@ GRANT USAGE ON SCHEMA litestar_jobs TO jobs_enqueue, jobs_work, jobs_read, jobs_
 GRANT SELECT ON litestar_jobs.migration TO jobs_enqueue, jobs_work, jobs_read, jobs_operate;
 
 -- Enqueue, and look at nothing, not even at what it has enqueued.
-GRANT INSERT ON litestar_jobs.job, litestar_jobs.ready, litestar_jobs.scheduled TO jobs_enqueue;
+GRANT INSERT ON litestar_jobs.job, litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.held, litestar_jobs.limited
+    TO jobs_enqueue;
 GRANT SELECT (run_at) ON litestar_jobs.job TO jobs_enqueue;
+GRANT SELECT (id, reason, key) ON litestar_jobs.held, litestar_jobs.limited TO jobs_enqueue;
 
 -- Work: move jobs from state to state, and delete those that were kept long enough. What was asked for cannot be changed.
 GRANT SELECT ON ALL TABLES IN SCHEMA litestar_jobs TO jobs_work;
 GRANT INSERT, DELETE ON litestar_jobs.job, litestar_jobs.failure TO jobs_work;
 GRANT INSERT, UPDATE, DELETE ON litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.running,
     litestar_jobs.finished, litestar_jobs.held, litestar_jobs.suspect, litestar_jobs.worker, litestar_jobs.schedule,
-    litestar_jobs.progress TO jobs_work;
+    litestar_jobs.progress, litestar_jobs.limited, litestar_jobs.gate, litestar_jobs.pass TO jobs_work;
 GRANT USAGE ON SEQUENCE litestar_jobs.token TO jobs_work;
 
 -- Read: payloads, errors and tracebacks too.
@@ -24,5 +26,5 @@ GRANT SELECT ON ALL TABLES IN SCHEMA litestar_jobs TO jobs_read, jobs_operate;
 GRANT INSERT, UPDATE, DELETE ON litestar_jobs.finished, litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.held
     TO jobs_operate;
 GRANT UPDATE (queue, priority), DELETE ON litestar_jobs.job TO jobs_operate;
-GRANT DELETE ON litestar_jobs.failure TO jobs_operate;
+GRANT DELETE ON litestar_jobs.failure, litestar_jobs.limited TO jobs_operate;
 GRANT INSERT, UPDATE ON litestar_jobs.queue TO jobs_operate;

@@ -7,7 +7,8 @@
 -- once it is anywhere else: nobody has to give it back. A pass of a rate counts from the start of its job, and as of now
 -- while the job is ready; if it began, and left no trace of when, from when that is noticed.
 -- Passes are counted as this statement's snapshot has them, and given only if nobody has given any since: the row of
--- the gate is locked, and its turn is the one that was seen. A gate that somebody else is at is left out.
+-- the gate is locked, and its turn is the one that was seen. A gate that somebody else is at is left out. Nothing of a
+-- gate changes without another turn, so what the snapshot has of it is still in its place.
 -- In ready, a job's time is now, as in fire.sql.
 -- Answers each visited gate, whether it was one of those behind, whether somebody waited there, and in how many seconds
 -- to come again, where that is known.
@@ -31,13 +32,14 @@ WITH RECURSIVE waiting AS (
       ORDER BY reason, key
       LIMIT $6::int)
 ), visited AS MATERIALIZED (
-    SELECT v.*, gate.turn, first.id IS NOT NULL AS waits,
+    SELECT v.*, gate.gate_place, gate.turn, first.id IS NOT NULL AS waits,
            CASE v.reason WHEN 'limit' THEN COALESCE((first.says ->> 0)::int, first.concurrency, gate.most)
                                       ELSE COALESCE((first.says ->> 1)::int, first.rate, gate.most) END AS most,
            CASE v.reason WHEN 'rate' THEN COALESCE((first.says ->> 2)::float8, first.per, gate.per) END AS per
       FROM (SELECT reason, key, bool_or(is_behind) AS is_behind FROM asked GROUP BY reason, key) AS v
       LEFT JOIN LATERAL (
-        SELECT turn, most, per FROM litestar_jobs.gate g WHERE g.reason = v.reason AND g.key = v.key OFFSET 0) AS gate ON true
+        SELECT g.ctid AS gate_place, turn, most, per FROM litestar_jobs.gate g WHERE g.reason = v.reason AND g.key = v.key
+        OFFSET 0) AS gate ON true
       LEFT JOIN LATERAL (
         SELECT l.*, $7::jsonb -> job.job_type AS says
           FROM (SELECT id FROM litestar_jobs.held h WHERE h.reason = v.reason AND h.key = v.key
@@ -48,21 +50,26 @@ WITH RECURSIVE waiting AS (
     SELECT *, COALESCE(since <= statement_timestamp() - make_interval(secs => COALESCE(per, 0)), false) AS is_over
       FROM (SELECT v.reason, v.key, v.per, p.place, p.started_at,
                    CASE WHEN p.started_at IS NOT NULL THEN p.started_at
-                        WHEN EXISTS (SELECT FROM litestar_jobs.ready WHERE ready.id = p.id) THEN NULL
-                        WHEN v.reason = 'rate' THEN COALESCE(
-                            (SELECT GREATEST(r.started_at, p.passed_at) FROM litestar_jobs.running r WHERE r.id = p.id),
+                        WHEN now.place = 'ready' THEN NULL
+                        WHEN v.reason = 'limit' THEN CASE WHEN now.place IS NULL THEN to_timestamp(0) END
+                        WHEN now.place = 'running' THEN GREATEST(now.since, p.passed_at)
+                        ELSE COALESCE(
                             (SELECT CASE WHEN f.started_at IS NULL THEN to_timestamp(0)
                                          ELSE GREATEST(f.started_at, p.passed_at) END
                                FROM litestar_jobs.finished f WHERE f.id = p.id),
                             (SELECT max(n.failed_at) FROM litestar_jobs.failure n
                               WHERE n.id = p.id AND n.failed_at >= p.passed_at),
-                            statement_timestamp())
-                        WHEN EXISTS (SELECT FROM litestar_jobs.running WHERE running.id = p.id)
-                          OR EXISTS (SELECT FROM litestar_jobs.held WHERE held.id = p.id AND held.reason = 'rate') THEN NULL
-                        ELSE to_timestamp(0) END AS since
+                            statement_timestamp()) END AS since
               FROM visited v CROSS JOIN LATERAL (
                 SELECT pass.ctid AS place, id, passed_at, started_at FROM litestar_jobs.pass
-                 WHERE pass.reason = v.reason AND pass.key = v.key OFFSET 0) AS p) AS seen
+                 WHERE pass.reason = v.reason AND pass.key = v.key OFFSET 0) AS p
+              LEFT JOIN LATERAL (
+                SELECT 'ready' AS place, NULL::timestamptz AS since FROM litestar_jobs.ready WHERE ready.id = p.id
+                UNION ALL
+                SELECT 'running', r.started_at FROM litestar_jobs.running r WHERE r.id = p.id
+                UNION ALL
+                SELECT 'gate', NULL FROM litestar_jobs.held h WHERE h.id = p.id AND h.reason = 'rate' AND v.reason = 'limit'
+                 LIMIT 1) AS now ON true) AS seen
 ), counted AS MATERIALIZED (
     SELECT visited.*, COALESCE(n.used, 0) AS used, visited.most - COALESCE(n.used, 0) AS room, n.free_in,
            COALESCE(n.news, 0) > 0 AS has_news
@@ -77,9 +84,11 @@ WITH RECURSIVE waiting AS (
     ON CONFLICT DO NOTHING
     RETURNING reason, key
 ), locked AS MATERIALIZED (
-    SELECT g.reason, g.key FROM counted JOIN litestar_jobs.gate g USING (reason, key)
-     WHERE g.turn = counted.turn AND (has_news OR (waits AND room > 0) OR (NOT waits AND used = 0))
-       FOR UPDATE OF g SKIP LOCKED
+    SELECT own.* FROM counted CROSS JOIN LATERAL (
+        SELECT reason, key FROM litestar_jobs.gate g
+         WHERE g.reason = counted.reason AND g.key = counted.key AND g.turn = counted.turn
+           FOR UPDATE SKIP LOCKED) AS own
+     WHERE has_news OR (waits AND room > 0) OR (NOT waits AND used = 0)
 ), ours AS MATERIALIZED (
     SELECT counted.*, NOT waits AND used = 0 AS is_idle
       FROM counted JOIN (TABLE opened UNION ALL TABLE locked) AS own USING (reason, key)
@@ -109,9 +118,9 @@ WITH RECURSIVE waiting AS (
                                    WHERE NOT is_over AND started_at IS NULL AND since IS NOT NULL))
 ), turned AS (
     UPDATE litestar_jobs.gate g SET turn = g.turn + 1, most = ours.most, per = ours.per FROM ours
-     WHERE g.reason = ours.reason AND g.key = ours.key AND NOT ours.is_idle
+     WHERE g.ctid = ours.gate_place AND g.ctid = ANY (ARRAY(SELECT gate_place FROM ours WHERE NOT is_idle))
 ), closed AS (
-    DELETE FROM litestar_jobs.gate g USING ours WHERE g.reason = ours.reason AND g.key = ours.key AND ours.is_idle
+    DELETE FROM litestar_jobs.gate WHERE ctid = ANY (ARRAY(SELECT gate_place FROM ours WHERE is_idle))
 ), onward AS (
     INSERT INTO litestar_jobs.held (id, queue, priority, run_at, attempts, reason, key)
     SELECT id, queue, priority, run_at, attempts, 'rate', next_key FROM through WHERE next_key IS NOT NULL

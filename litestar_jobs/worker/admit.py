@@ -118,12 +118,12 @@ class Admitter:
             if each.again_in is not None and len(self._due) < MOST_DUE:
                 self._due.setdefault(each.gate, now + max(each.again_in, SKIPPED_PAUSE))
         self._rests_until = now + (now - begun) * BREATHER
+        if visited:
+            self._pause = min(self._pause, WALK_PAUSE if any(each.waits for each in visited) else CALM_PAUSE)
         if not walks:
-            self._walk_at = min(self._walk_at, now + CALM_PAUSE)
+            self._walk_at = min(self._walk_at, now + self._pause)
             return
         behind = [each for each in visited if each.is_behind]
-        if behind:
-            self._pause = min(self._pause, WALK_PAUSE if any(each.waits for each in behind) else CALM_PAUSE)
         breather = (now - begun) * WALK_BREATHER
         if len(behind) >= AT_ONCE:
             self._place, self._walk_at = behind[-1].gate, now + breather
