@@ -4,17 +4,20 @@ However jobs move, no more of a key are on their way than its limit says, and wh
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable
+from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from uuid_utils.compat import uuid7
 
-from limited import wait_at
+from limited import INSTRUMENT, Connection, most_at_once, starts, too_close, wait_at
 from litestar_jobs.database import SETTINGS
 from litestar_jobs.gates import BEGINNING, Gates
 from litestar_jobs.outcome import Failure, Settlement
@@ -24,7 +27,6 @@ from litestar_jobs.store import Claimed, Statements, Store
 T = TypeVar("T")
 SQL = Statements("litestar_jobs")
 HOUR = 3600.0
-NOTHING: dict[str, int] = {}
 TABLES = [
     "job",
     "scheduled",
@@ -249,3 +251,118 @@ def test_moves_keep_the_rule(own_loop_dsn: str) -> None:
             max_examples=40, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
+
+
+# Many at once.
+
+
+class Actor:
+    """A worker with a connection of its own that does one thing after another, and may die with what it has."""
+
+    def __init__(self, connection: Connection, dice: random.Random) -> None:
+        self.connection = connection
+        self.store = Store(connection.fetch, SQL)
+        self.gates = Gates(connection.fetch, SQL)
+        self.dice = dice
+        self.worker = uuid7()
+        self.has: list[Claimed] = []
+
+    async def begin(self) -> None:
+        self.worker, self.has = uuid7(), []
+        await self.store.register(self.worker, "host", 1, ["default"], HOUR)
+
+    async def live(self, steps: int) -> None:
+        await self.begin()
+        for _ in range(steps):
+            await self.dice.choice((self.admit, self.admit, self.claim, self.end, self.end, self.disturb))()
+        for job in self.has:
+            await self.store.complete([job])
+        await self.store.deregister(self.worker)
+
+    async def admit(self) -> None:
+        gates = [("limit", "one"), ("limit", "three"), ("rate", "quick"), ("limit", "rated")]
+        self.dice.shuffle(gates)
+        await self.gates.admit(gates[: self.dice.randint(0, 4)], [], self.dice.choice([BEGINNING, None]), 10, "{}")
+
+    async def claim(self) -> None:
+        self.has += await self.store.claim({"default": 2}, {}, self.worker, "{}")
+
+    async def end(self) -> None:
+        if not self.has:
+            return await self.claim()
+        job = self.has.pop(self.dice.randrange(len(self.has)))
+        match self.dice.randrange(5):
+            case 0:
+                await self.store.settle([(job, Settlement("retry", self.dice.choice([0.0, 0.01]), Failure("E", "no")))])
+            case 1:
+                await self.store.settle([(job, Settlement("release"))])
+            case _:
+                await self.store.complete([job])
+                await self.gates.admit([], [job.id], None, 0, "{}")
+        return None
+
+    async def disturb(self) -> None:
+        match self.dice.randrange(6):
+            case 0:  # it dies
+                await self.store.renew(self.worker, 0)
+                await self.begin()
+            case 1:
+                await self.store.rescue(HOUR)
+            case 2:
+                await self.store.hand_back(self.worker, [job.token for job in self.has])
+            case 3:
+                ids = [row["id"] for row in await self.connection.fetch("SELECT id FROM litestar_jobs.ready LIMIT 2")]
+                await self.store.cancel_many(ids)
+                await self.store.retry_many(ids, ["cancelled"])
+            case 4:
+                await self.store.release(["default"], HOUR)
+            case _:
+                await self.store.promote(100)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_many_at_once_never_let_one_too_many_through(direct_dsn: str, connection: Connection, seed: int) -> None:
+    """Eight workers that admit, run, fail, cancel and die, as fast as they can."""
+    dice = random.Random(seed)
+    per = timedelta(seconds=0.05)
+    await connection.execute(INSTRUMENT)
+    for limited, count in (
+        (Limited("one", None, 1), 150),
+        (Limited("three", None, 3), 150),
+        (Limited(None, "quick", None, 4, per.total_seconds()), 50),
+        (Limited("rated", "quick", 2, 4, per.total_seconds()), 50),
+    ):
+        await wait_at(connection, limited, count, max_retries=50)
+    connections = [await asyncpg.connect(direct_dsn, server_settings=SETTINGS) for _ in range(8)]
+    actors = [Actor(each, random.Random(dice.random())) for each in connections]
+    await asyncio.gather(*(actor.live(150) for actor in actors))
+
+    most = await most_at_once(connection)
+    assert (most["one"], most["three"]) == (1, 3)
+    assert most.get("rated", 0) <= 2
+    begun = await starts(connection, "quick")
+    assert len(begun) > 4
+    assert too_close(begun, 4, per) == []
+    store = Store(connection.fetch, SQL)
+    assert await store.strays() == []
+    await _run_all(actors[0])
+    assert await connection.fetchval("SELECT count(*) FROM litestar_jobs.held") == 0, "and nobody is left behind"
+    assert too_close(await starts(connection, "quick"), 4, per) == []
+    for each in connections:
+        await each.close()
+
+
+async def _run_all(actor: Actor) -> None:
+    await actor.begin()
+    async with asyncio.timeout(60):
+        while not await _all_over(actor):
+            await actor.store.rescue(HOUR)
+            await actor.store.release(["default"], HOUR)
+            await actor.store.promote(1_000)
+            await actor.gates.admit([], [], BEGINNING, 100, "{}")
+            for job in await actor.store.claim({"default": 100}, {}, actor.worker, "{}"):
+                assert await actor.store.complete([job])
+
+
+async def _all_over(actor: Actor) -> bool:
+    return not any(count.status in {"pending", "running"} for count in await actor.store.count())
