@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from itertools import pairwise
 from typing import TypeAlias
 from uuid import UUID
 
@@ -27,6 +26,21 @@ END $$;
 CREATE TRIGGER see AFTER INSERT OR DELETE ON litestar_jobs.running FOR EACH ROW EXECUTE FUNCTION see();
 """
 """Notes attempts as the database has them. What begins after an end was committed is noted after it."""
+
+TABLES = [
+    "job",
+    "scheduled",
+    "ready",
+    "held",
+    "running",
+    "finished",
+    "failure",
+    "worker",
+    "suspect",
+    "limited",
+    "gate",
+    "pass",
+]
 
 
 async def wait_at(  # noqa: PLR0913 - what a job may be
@@ -95,7 +109,3 @@ def too_close(starts: Sequence[tuple[datetime, datetime]], count: int, per: time
     """Where more than ``count`` starts lie within ``per``: how far apart they are."""
     apart = [later[1] - earlier[0] for earlier, later in zip(starts, starts[count:], strict=False)]
     return [each for each in apart if each < per]
-
-
-def in_order(ids: Sequence[UUID]) -> bool:
-    return all(earlier < later for earlier, later in pairwise(ids))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from uuid_utils.compat import uuid7
 
-from limited import INSTRUMENT, Connection, most_at_once, starts, too_close, wait_at
+from limited import INSTRUMENT, TABLES, Connection, most_at_once, starts, too_close, wait_at
 from litestar_jobs.database import SETTINGS
 from litestar_jobs.gates import BEGINNING, Gates
 from litestar_jobs.outcome import Failure, Settlement
@@ -27,20 +27,6 @@ from litestar_jobs.store import Claimed, Statements, Store
 T = TypeVar("T")
 SQL = Statements("litestar_jobs")
 HOUR = 3600.0
-TABLES = [
-    "job",
-    "scheduled",
-    "ready",
-    "held",
-    "running",
-    "finished",
-    "failure",
-    "worker",
-    "suspect",
-    "limited",
-    "gate",
-    "pass",
-]
 
 KINDS = {
     "one": Limited("one", None, 1),
