@@ -120,8 +120,8 @@ def _keying(keyed: Limit | Rate | None, job: str, codec: PayloadCodec[Any] | Non
 
     def key(payload: Any) -> str:
         try:
-            found = value(payload)
-            text = found if isinstance(found, str) else msgspec.json.encode(found).decode()
+            plain = msgspec.to_builtins(value(payload))
+            text = plain if isinstance(plain, str) else msgspec.json.encode(plain).decode()
         except Exception as error:  # a user's function may raise anything
             raise DefinitionError(
                 f"the key of {kind} of job {job!r} cannot be made of its payload: {error!r}"

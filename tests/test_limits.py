@@ -290,22 +290,23 @@ async def test_processes_that_are_killed_leave_no_slot_taken_and_none_is_taken_t
 ) -> None:
     """Three processes share two limits. One is killed and replaced again and again, while it has jobs."""
     await connection.execute(INSTRUMENT)
-    processes: list[Process] = []
+    processes: dict[int, Process] = {}
 
     async def start() -> None:
-        processes.append(await _process(dsn, tmp_path / f"{len(processes)}.log"))
+        process = await _process(dsn, tmp_path / f"{len(processes)}.log")
+        processes[process.pid] = process
 
     async def all_work() -> bool:
-        pids = {row["pid"] for row in await connection.fetch("SELECT pid FROM litestar_jobs.worker")}
-        return {process.pid for process in processes[-3:]} <= pids
+        alive = {pid for pid, process in processes.items() if process.returncode is None}
+        return alive <= {row["pid"] for row in await connection.fetch("SELECT pid FROM litestar_jobs.worker")}
 
-    async def oldest_has_jobs() -> bool:
-        return bool(
-            await connection.fetchval(
-                "SELECT count(*) FROM litestar_jobs.running r JOIN litestar_jobs.worker w ON w.id = r.worker_id WHERE pid = $1",
-                processes[-3].pid,
-            )
+    async def busy() -> int | None:
+        pid: int | None = await connection.fetchval(
+            "SELECT pid FROM litestar_jobs.running r JOIN litestar_jobs.worker w ON w.id = r.worker_id "
+            "WHERE expires_at > now() AND pid = ANY($1) LIMIT 1",
+            [pid for pid, process in processes.items() if process.returncode is None],
         )
+        return pid
 
     try:
         for _ in range(3):
@@ -313,20 +314,20 @@ async def test_processes_that_are_killed_leave_no_slot_taken_and_none_is_taken_t
         await until(all_work, 60)
         plugin = JobsPlugin(JobsConfig(dsn=dsn, jobs=[pull], worker=None))
         async with running(Litestar(plugins=[plugin], logging_config=None)):
-            await plugin.client.enqueue_many([pull(limits_app.Order(name)) for _ in range(300) for name in "ab"])
-            for _ in range(3):
-                await until(oldest_has_jobs, 60)
-                processes[-3].send_signal(signal.SIGKILL)
+            for _ in range(2):
+                await plugin.client.enqueue_many([pull(limits_app.Order(name)) for _ in range(50) for name in "ab"])
+                victim = processes[await until(busy, 60)]
+                victim.kill()
+                await victim.wait()
                 await start()
                 await until(all_work, 60)
-            await drained(plugin.client, 120)
+            await drained(plugin.client, 60)
     finally:
-        for process in processes:
+        for process in processes.values():
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)
-        for process in processes:
             await process.wait()
-    assert await connection.fetchval("SELECT count(*) FROM litestar_jobs.finished WHERE status = 'completed'") == 600
+    assert await connection.fetchval("SELECT count(*) FROM litestar_jobs.finished WHERE status = 'completed'") == 200
     assert await connection.fetchval("SELECT count(*) FROM litestar_jobs.failure WHERE error_type = 'WorkerLost'") > 0
     assert await most_at_once(connection) == {"pull:a": 2, "pull:b": 2}
 
@@ -421,11 +422,11 @@ async def test_a_worker_that_no_notification_reaches_finds_jobs_at_gates_where_i
 async def both(payload: int) -> None: ...
 
 
-@pytest.mark.parametrize("way", ["alone", "together", "many", "later", *ALL])
-async def test_every_way_in_leads_to_the_gate_and_wakes_who_admits(dsn: str, connection: Connection, way: str) -> None:
+@pytest.mark.parametrize("how", ["alone", "together", "many", "later", *ALL])
+async def test_every_way_in_leads_to_the_gate_and_wakes_who_admits(dsn: str, connection: Connection, how: str) -> None:
     await connection.execute(INSTRUMENT)
     async with workers(1, dsn, [both]) as client:
-        match way:
+        match how:
             case "alone":
                 ids: Sequence[UUID] = [await client.enqueue(both(1))]
             case "together":
@@ -435,7 +436,7 @@ async def test_every_way_in_leads_to_the_gate_and_wakes_who_admits(dsn: str, con
             case "later":
                 ids = [await client.enqueue(both(1, delay=0.05))]
             case _:
-                async with opened(way, dsn) as own:
+                async with opened(how, dsn) as own:
                     ids = [await client.enqueue_with(own.connection, both(1))]
                     await own.commit()
         for job_id in ids:
