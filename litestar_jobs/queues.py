@@ -13,8 +13,8 @@ MOST_AT_ONCE = 10_000
 class Queues:
     """What is said here of a queue holds for all workers, restarts or not, until somebody says something else.
 
-    Workers that hear notifications follow at once, others within their ``poll_interval``. Jobs that run go on. Jobs that
-    were claimed ahead and have not begun go back, uncounted.
+    When a change returns it is committed. Workers that hear notifications follow some milliseconds later, others within
+    their ``poll_interval``. Jobs that run go on. Jobs that were claimed ahead and have not begun go back, uncounted.
     """
 
     def __init__(self, store: Store, told: Callable[[], None] = lambda: None) -> None:

@@ -201,6 +201,19 @@ async def test_the_line_of_the_logging_example_names_trace_and_job(
     assert re.search(r"INFO logs trace=trace-7 job=[0-9a-f-]{36} type=greet attempt=1 \| hello from the job", lines)
 
 
+async def test_the_queues_example_pauses_and_resumes(example: Callable[[str], ModuleType], store: Store) -> None:
+    shop = example("queues")
+    async with running(shop.app) as http:
+        await http.post("/payments/down")
+        (paused,) = await store.queue_settings()
+        assert (paused.name, paused.paused_at is not None) == ("payments", True)
+        job_id = await client_of(shop).enqueue(shop.charge("a card"))
+        await http.post("/payments/up")
+        await ended(client_of(shop), job_id)
+    (resized,) = await store.queue_settings()
+    assert (resized.paused_at, resized.concurrency) == (None, 2)
+
+
 async def test_the_hook_example_counts(example: Callable[[str], ModuleType]) -> None:
     shop = example("hooks")
     shop.fail.retry = Fixed(0)

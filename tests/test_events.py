@@ -33,6 +33,7 @@ from litestar_jobs.telemetry import (
     JobUnknown,
     LeaseEnded,
     OutcomeRefused,
+    QueueLimited,
     SlotEnqueued,
     SlotsSkipped,
     SuspectReleased,
@@ -421,6 +422,9 @@ def test_what_happened_to_a_job_is_logged_once_with_its_id_and_trace(
             logging.WARNING,
             "schedule mail: nothing for 2026-11-24T03:00:00+00:00, a job of it has not finished",
         ),
+        (QueueLimited("a", 0), logging.INFO, "queue a is paused"),
+        (QueueLimited("a", 2), logging.INFO, "queue a is limited to 2 jobs at once in this worker"),
+        (QueueLimited("a\n", None), logging.INFO, r"queue 'a\n' is without a limit"),
     ],
 )
 def test_what_happened_to_a_worker_or_a_schedule_is_logged_once(

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 from asyncio.subprocess import DEVNULL, Process, create_subprocess_exec
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -19,10 +20,13 @@ from cli_app import mark_and_hold
 from litestar_jobs import Fixed, Job, JobsClient, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, job
 from litestar_jobs.database import Database, Link
 from litestar_jobs.errors import DefinitionError
+from litestar_jobs.filter import JobFilter
 from litestar_jobs.queues import Queues
 from litestar_jobs.store import Claimed, Statements, Store
+from litestar_jobs.telemetry import Event, Hook, QueueLimited
 from litestar_jobs.testing import drained, ended, running, until
 from litestar_jobs.worker.claim import Claimer
+from litestar_jobs.worker.promote import Promoter
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -40,9 +44,12 @@ async def other() -> None: ...
 
 
 @asynccontextmanager
-async def worker(dsn: str, jobs: Sequence[Job[Any, Any]] = (mail, other), **settings: Any) -> AsyncIterator[JobsPlugin]:
+async def worker(
+    dsn: str, jobs: Sequence[Job[Any, Any]] = (mail, other), hooks: Sequence[Hook] = (), **settings: Any
+) -> AsyncIterator[JobsPlugin]:
     """An application with a worker that learns only by being told, unless it may poll."""
-    plugin = JobsPlugin(JobsConfig(dsn=dsn, jobs=jobs, worker=WorkerConfig(**{"poll_interval": NO_POLLING} | settings)))
+    config = WorkerConfig(**{"poll_interval": NO_POLLING} | settings)
+    plugin = JobsPlugin(JobsConfig(dsn=dsn, jobs=jobs, worker=config, hooks=hooks))
     async with running(Litestar(plugins=[plugin], logging_config=None)):
         yield plugin
 
@@ -193,26 +200,36 @@ async def test_jobs_of_a_claim_that_was_under_way_at_the_pause_go_back_uncounted
 async def test_a_change_that_comes_while_the_worker_looks_is_not_missed(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The statement under way has not seen it, and the next look by itself would be in an hour."""
+    """The statement under way, which its own clock had begun, has not seen it, and the next would be in an hour."""
     looked, answer = asyncio.Event(), asyncio.Event()
-    promote = Store.promote
-    held_up = False
+    promote, hear = Store.promote, Promoter.hear
+    heard = 0
 
     async def answered_late(self: Store, at_most: int) -> Any:
         seen = await promote(self, at_most)
-        if held_up and not looked.is_set():
+        moved, *_ = seen
+        if moved:
             looked.set()
             await answer.wait()
         return seen
 
+    def counted(self: Promoter, due_in: float) -> bool:
+        nonlocal heard
+        heard += looked.is_set() and due_in == 0
+        return hear(self, due_in)
+
+    async def told_twice() -> bool:
+        return heard == 2
+
     monkeypatch.setattr(Store, "promote", answered_late)
+    monkeypatch.setattr(Promoter, "hear", counted)
     async with worker(dsn) as plugin:
-        held_up = True
-        await plugin.client.queues.resize("other", 7)
+        await plugin.client.enqueue(other(delay=0.2))
         await looked.wait()
         await plugin.client.queues.pause("mail")
+        await until(told_twice, AT_ONCE, "it was not told by the client and by the database")
         answer.set()
-        await follows(plugin, {"mail": 0, "other": 7})
+        await follows(plugin, {"mail": 0})
 
 
 async def test_a_worker_that_is_not_told_follows_within_its_poll_interval(dsn: str, connection: Connection) -> None:
@@ -221,6 +238,68 @@ async def test_a_worker_that_is_not_told_follows_within_its_poll_interval(dsn: s
         await follows(plugin, {"mail": 0})
         await connection.execute("DELETE FROM litestar_jobs.queue")
         await follows(plugin, {})
+
+
+async def test_a_change_is_in_force_within_a_second(dsn: str) -> None:
+    async with worker(dsn) as here, worker(dsn) as there:
+        for change in range(1, 6):
+            begun = time.monotonic()
+            await here.client.queues.resize("mail", change)
+            await follows(here, {"mail": change})
+            await follows(there, {"mail": change})
+            assert time.monotonic() - begun < 1
+
+
+async def test_a_change_that_nobody_heard_of_because_the_connection_broke_is_found_with_the_next_one(
+    dsn: str, connection: Connection
+) -> None:
+    async with worker(dsn, lease=1) as plugin:
+        await connection.execute("INSERT INTO litestar_jobs.queue (name, paused_at) VALUES ('mail', now())")
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        await follows(plugin, {"mail": 0})
+
+
+async def test_a_name_is_a_name_and_no_pattern(dsn: str) -> None:
+    async with worker(dsn) as plugin:
+        limits = dict.fromkeys(("*", "%", "mai_", "MAIL", "nobody's"), 0)
+        for name in limits:
+            assert await plugin.client.queues.pause(name)
+        assert {each.name for each in await plugin.client.queues.settings()} == set(limits)
+        assert (await ended(plugin.client, await plugin.client.enqueue(mail()))).status is JobStatus.COMPLETED
+
+
+async def test_periodic_jobs_are_enqueued_into_a_paused_queue_and_wait(dsn: str, store: Store) -> None:
+    @job(queue="mail", every=1)
+    async def tick() -> None: ...
+
+    await store.pause_queue("mail")
+    async with worker(dsn, [tick, other]) as plugin:
+
+        async def ticked() -> list[UUID]:
+            return [row.id for row in await plugin.client.find(JobFilter(queue="mail"))]
+
+        ticks = await until(ticked)
+        await ended(plugin.client, await plugin.client.enqueue(other()))
+        assert await statuses(plugin.client, ticks) == {"pending": len(ticks)}
+        await plugin.client.queues.resume("mail")
+        await ended(plugin.client, ticks[0])
+
+
+async def test_a_worker_says_once_what_limits_its_queues(dsn: str, store: Store) -> None:
+    events: list[Event] = []
+    await store.pause_queue("mail")
+    await store.pause_queue("nobody's")
+    async with worker(dsn, hooks=[events.append]) as plugin:
+        await plugin.client.queues.resize("other", 2)
+        await follows(plugin, {"mail": 0, "nobody's": 0, "other": 2})
+        await plugin.client.queues.resume("nobody's")
+        await plugin.client.queues.resume("mail")
+        await follows(plugin, {"other": 2})
+    said = [event for event in events if isinstance(event, QueueLimited)]
+    assert said == [QueueLimited("mail", 0), QueueLimited("other", 2), QueueLimited("mail", None)]
 
 
 async def test_a_pause_holds_for_every_worker_and_for_those_that_start_later(dsn: str) -> None:
@@ -367,6 +446,7 @@ async def test_what_makes_no_sense_is_refused(dsn: str) -> None:
 async def test_drained_says_that_a_queue_is_paused(dsn: str) -> None:
     async with worker(dsn) as plugin:
         await plugin.client.queues.pause("mail")
+        await follows(plugin, {"mail": 0})
         await plugin.client.enqueue(mail())
         with pytest.raises(TimeoutError, match=r"1 waiting in queue 'mail' \(paused\)"):
             await drained(plugin.client, timeout=1)

@@ -326,6 +326,9 @@ async def test_a_role_that_may_operate_does_what_operators_do_and_cannot_work(
         assert await client.reprioritise_all(everything, priority=1) == 2
         assert await client.cancel_all(everything) == 2
         assert await client.delete_all(JobFilter(ids=[later])) == 1
+        assert await plugin.client.queues.pause("mail")
+        assert await plugin.client.queues.resize("mail", 2)
+        assert await plugin.client.queues.resume("mail")
     with pytest.raises(StartupError, match="permission denied"):
         async with app_at(role_dsn("operate")):
             pass

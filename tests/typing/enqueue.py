@@ -70,6 +70,10 @@ async def handler(data: Mail, jobs: Jobs, db_session: NamedDependency[AsyncSessi
     await jobs.retry_all(status="failed")  # type: ignore[call-arg]
     await jobs.move_all(JobFilter(queue="mails"))  # type: ignore[call-arg]
     await jobs.result(UUID(int=1), of=send.fn)  # type: ignore[call-overload]
+    assert_type(await jobs.queues.pause("mail"), bool)
+    assert_type(await jobs.queues.resize("mail", None), bool)
+
+    await jobs.queues.resize("mail", "2")  # type: ignore[arg-type]
     await jobs.enqueue(send)  # type: ignore[arg-type]
     await jobs.enqueue(report)  # type: ignore[arg-type]
     await jobs.enqueue(send.fn)  # type: ignore[arg-type]
