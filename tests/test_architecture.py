@@ -24,7 +24,7 @@ LAYERS = {
     "worker": """worker worker.chore worker.admit worker.claim worker.attempt worker.execute worker.slots worker.finish worker.fire
         worker.heartbeat worker.listen worker.promote worker.prune worker.report worker.rescue worker.ways worker.run""",
     "rim": "hooks otel middleware embedded source alembic model testing",
-    "command line": """cli.connect cli.printing cli.filters cli.listing cli.story cli.bulk cli.moves cli.prune cli.queues
+    "command line": """cli.connect cli.printing cli.filters cli.limits cli.listing cli.story cli.bulk cli.moves cli.prune cli.queues
         cli.schedules cli.tables cli.worker cli""",
     "plugin": "plugin",
     "public": "__init__",
