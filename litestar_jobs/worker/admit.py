@@ -56,7 +56,7 @@ class Admitter:
         self.start, self.stop = self._chore.start, self._chore.stop
         numbers = {name: job.gating.numbers for name, job in jobs.items() if job.gating is not None}
         self._rules = msgspec.json.encode(numbers).decode()
-        self.limited = frozenset(name for name, (concurrency, *_) in numbers.items() if concurrency is not None)
+        self._limited = frozenset(name for name, (concurrency, *_) in numbers.items() if concurrency is not None)
         """Jobs whose ends make room for others."""
         self._ending: set[UUID] = set()
         """Those that have run here and whose ends are being written, and ..."""
@@ -71,8 +71,8 @@ class Admitter:
         """Until the next walk, as far as this one has seen."""
 
     def ending(self, job: Claimed, outcome: Outcome) -> None:
-        """A job that makes room for others has run here."""
-        if not isinstance(outcome, Lost):  # of which nothing is written
+        """A job has run here. Nothing is written of one that was lost."""
+        if job.job_type in self._limited and not isinstance(outcome, Lost):
             self._ending.add(job.id)
 
     def changed(self, ids: Iterable[UUID]) -> None:

@@ -108,7 +108,7 @@ class Worker:
                 self._sql.channel,
                 self._hear,
                 watched=self._hear_watched,
-                gated=lambda kind, key: self._admitter.told(kind, key),  # noqa: PLW0108 - it is made below
+                gated=self._hear_gated,
                 opened=self._hear_nothing,
                 broken=self._hear_elsewhere,
                 deaf=lambda: self._emit(ListenerDeaf(self._poll)),
@@ -116,8 +116,7 @@ class Worker:
             timeout = min(self._lease, COMMAND_TIMEOUT)
             claims, finishes, prunes = (Link(self._database, timeout=timeout) for _ in range(3))
             # The connection that listens is used by the chores too, so it cannot die without being noticed.
-            chores = Link(self._listens_at or self._database, timeout=timeout, on_open=ear.on_open)
-            self._chores = chores
+            chores = self._chores = Link(self._listens_at or self._database, timeout=timeout, on_open=ear.on_open)
             for link in (prunes, chores, finishes, claims):
                 undo.push_async_callback(link.close)
             undo.callback(self._executor.close)
@@ -145,8 +144,7 @@ class Worker:
             self._heartbeat: Heartbeat | None = None
             self._hands_back_at = NEVER
             self._own_sessions = OwnSessions(self._sessions, self._sql, self._executor.own_sessions)
-            self._stopping = False
-            self._hurried = False
+            self._stopping = self._hurried = False
             self._patience: asyncio.Timeout | None = None
             undo.push_async_callback(self._leave)
             await self._renew_identity()
@@ -267,6 +265,9 @@ class Worker:
     def _hear_watched(self, ids: list[UUID]) -> None:
         self._reporter.watched(ids)
 
+    def _hear_gated(self, kind: str, key: str) -> None:
+        self._admitter.told(kind, key)
+
     def _changed(self, ids: Collection[UUID]) -> None:
         """The ends of these are written."""
         self._reporter.changed(ids)
@@ -292,8 +293,7 @@ class Worker:
         self._promotes.wake()
 
     def _ended(self, job: Claimed, outcome: Outcome) -> None:
-        if job.job_type in self._admitter.limited:
-            self._admitter.ending(job, outcome)
+        self._admitter.ending(job, outcome)
         self._finisher.put(job, outcome)
         if self._slots.room() and self._claimer.pause() == 0:
             self._claims.wake()
