@@ -46,7 +46,7 @@ nitpick_ignore_regex = [
     # Type variables and aliases of this library that explain themselves where they appear.
     (
         r"py:.*",
-        r"(.*\.)?(T|PayloadT|ResultT|Duration|Outcome|Hook|Event|RetryPolicy|Migrate|DatabaseSource)",
+        r"(.*\.)?(T|PayloadT|ResultT|Duration|Outcome|Hook|Event|RetryPolicy|Migrate|DatabaseSource|UniqueKey)",
     ),
 ]
 

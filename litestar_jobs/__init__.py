@@ -15,6 +15,7 @@ from litestar_jobs.retry import Exponential, Fixed, Never
 from litestar_jobs.row import JobRow, JobStatus
 from litestar_jobs.schedule import Cron, Every
 from litestar_jobs.signals import Cancel, Fail, RetryAfter
+from litestar_jobs.unique import Unique
 
 __all__ = (
     "Cancel",
@@ -39,6 +40,7 @@ __all__ = (
     "Rate",
     "Retention",
     "RetryAfter",
+    "Unique",
     "WorkerConfig",
     "job",
 )

@@ -6,7 +6,7 @@ back, which is a round trip for every statement.
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -70,7 +70,7 @@ ERROR = "ERROR"
 
 IS_IT_RIGHT = "Is the server running, and is the DSN right (JobsConfig.dsn, LITESTAR_JOBS_DSN)?"
 CROWDED = (
-    "A process with a worker has up to six connections for jobs, besides those of its engine: raise max_connections or the "
+    "A process with a worker has up to seven connections for jobs, besides those of its engine: raise max_connections or the "
     "limit of the role or database, run fewer processes, or put a pooler in front."
 )
 
@@ -91,6 +91,9 @@ SETTINGS = {
     # Compiling a plan takes longer than any statement here.
     "jit": "off",
 }
+PLANNED_ONCE = {"plan_cache_mode": "force_generic_plan"}
+"""For statements whose plan does not depend on their arguments. Left to itself, the server plans some of them anew each
+time, which takes longer than to run them."""
 
 
 def may_have_been_written(error: BaseException) -> bool:
@@ -139,11 +142,11 @@ class Database:
         name = parts.path.lstrip("/")
         return f"{parts.netloc.rpartition('@')[2] or 'local socket'}/{name}"
 
-    async def connect(self) -> "asyncpg.Connection[Any]":
+    async def connect(self, settings: Mapping[str, str] = SETTINGS) -> "asyncpg.Connection[Any]":
         """Open a connection; :exc:`DatabaseUnreachable` if that fails."""
         try:
             try:
-                return await self._open(SETTINGS)
+                return await self._open(settings)
             except asyncpg.exceptions.ProtocolViolationError:
                 # A pooler such as PgBouncer refuses settings that it does not know. Behind it every transaction may
                 # have another connection, on which a statement that was prepared before is unknown.
@@ -151,10 +154,10 @@ class Database:
         except NO_CONNECTION as error:
             raise self._unreachable(error) from error
 
-    async def _open(self, settings: dict[str, str], **defaults: Any) -> "asyncpg.Connection[Any]":
+    async def _open(self, settings: Mapping[str, str], **defaults: Any) -> "asyncpg.Connection[Any]":
         defaults |= {"timeout": CONNECT_TIMEOUT, "command_timeout": COMMAND_TIMEOUT}
         arguments: dict[str, Any] = defaults | self._connect
-        arguments["server_settings"] = settings | dict(arguments.get("server_settings") or {})
+        arguments["server_settings"] = dict(settings) | dict(arguments.get("server_settings") or {})
         connection: asyncpg.Connection[Any] = await asyncpg.connect(self._dsn, **arguments)
         return connection
 
@@ -213,9 +216,12 @@ class Link:
         *,
         timeout: float = COMMAND_TIMEOUT,
         on_open: Callable[["asyncpg.Connection[Any]"], Awaitable[None]] | None = None,
+        planned_once: bool = False,
     ) -> None:
-        """A connection that does not answer :meth:`fetch` for ``timeout`` seconds is taken for dead, and replaced."""
+        """A connection that does not answer :meth:`fetch` for ``timeout`` seconds is taken for dead, and replaced.
+        ``planned_once``: no plan of its statements depends on arguments."""
         self._database = database
+        self._settings = SETTINGS | (PLANNED_ONCE if planned_once else {})
         self._timeout = timeout
         self._on_open = on_open
         self._connection: asyncpg.Connection[Any] | None = None
@@ -271,7 +277,7 @@ class Link:
 
     async def _opened(self) -> "asyncpg.Connection[Any]":
         if self._connection is None or self._connection.is_closed():
-            connection = await self._database.connect()
+            connection = await self._database.connect(self._settings)
             if self._on_open is not None:
                 try:
                     await self._on_open(connection)

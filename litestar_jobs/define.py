@@ -26,6 +26,7 @@ from litestar_jobs.request import (
 from litestar_jobs.retry import Exponential, RetryPolicy, check_policy
 from litestar_jobs.schedule import Cron, Every, Schedule, bound, by_name, given
 from litestar_jobs.signature import payload_type, result_type, split, where
+from litestar_jobs.unique import KeyMaker, Unique
 
 __all__ = ("Job", "JobDecorator", "job", "registered_jobs", "select_jobs")
 
@@ -52,6 +53,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     every: Duration | None = None
     schedules: Sequence[Cron | Every] | None = None
     result: bool = True
+    unique: Unique | None = None
     limit: Limit | None = None
     rate: Rate | None = None
 
@@ -68,6 +70,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
         given(self.cron, self.timezone, self.every, self.schedules)
         if not isinstance(self.result, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - of those who do not check
             raise DefinitionError(f"result must be True or False, not {self.result!r}")
+        if not isinstance(self.unique, Unique | None):  # pyright: ignore[reportUnnecessaryIsInstance] - the same
+            raise DefinitionError(f"unique must be Unique(...), not {self.unique!r}")
 
     def but(self, options: dict[str, Any]) -> "JobOptions":
         """These options with others in their places."""
@@ -114,6 +118,7 @@ class Job(Generic[PayloadT, ResultT]):
         self.result_codec: ResultCodec[ResultT] | None = (
             None if returned is None else ResultCodec(self.where, self.name, returned)
         )
+        self._keys = self._key_maker(options)
         self.gating = gating(options.limit, options.rate, name=self.name, where=self.where, codec=self.codec)
         self.schedules: Sequence[Schedule] = bound(
             given(options.cron, options.timezone, options.every, options.schedules), self.name, self.where, self
@@ -129,6 +134,19 @@ class Job(Generic[PayloadT, ResultT]):
             raise DefinitionError(f"job {self.where} is a generator; a job is a function that returns when it is done")
         if self.is_async and options.sync_to_thread is not None:
             raise DefinitionError(f"job {self.where} is async; sync_to_thread is for functions that are not")
+
+    def _key_maker(self, options: JobOptions) -> KeyMaker | None:
+        if options.unique is None:
+            return None
+        if given(options.cron, options.timezone, options.every, options.schedules):
+            raise DefinitionError(
+                f"job {self.where} is periodic, and its slots are unique as they are. So that one is left out while another "
+                'has not finished, take overlap="skip" in schedules=[Cron(...)]; for calls of the same, a job of its own.'
+            )
+        try:
+            return KeyMaker(options.unique, self.name, self.payload_type)
+        except DefinitionError as error:
+            raise DefinitionError(f"unique job {self.where}: {error}") from error
 
     @property
     def payload_type(self) -> Any:
@@ -188,6 +206,7 @@ class Job(Generic[PayloadT, ResultT]):
             priority=self.priority if priority is None else priority,
             run_at=run_at,
             delay=delay,
+            unique=None if self._keys is None else self._keys.key(payload, encoded),
             limited=None if self.gating is None else self.gating.of(encoded),
         )
 
@@ -213,6 +232,8 @@ class JobDecorator:
     ``timeout`` of an attempt in seconds (none), ``priority`` (lower runs first), and for synchronous functions
     ``sync_to_thread`` (yes: with False they run in the event loop and must not block). What a function returns is kept
     if its annotation says that it returns something, unless ``result`` is False.
+
+    With ``unique``, a :class:`Unique`, of jobs with one key there is one at a time.
 
     A periodic job has ``cron`` with a ``timezone`` (UTC), or ``every`` so many seconds, or several ``schedules``, each a
     :class:`Cron` or :class:`Every`.
@@ -252,6 +273,7 @@ class JobDecorator:
         every: Duration | None = ...,
         schedules: Sequence[Cron | Every] | None = ...,
         result: bool = ...,
+        unique: Unique | None = ...,
         limit: Limit | None = ...,
         rate: Rate | None = ...,
     ) -> "JobDecorator": ...

@@ -4,8 +4,9 @@ The client writes and asks; it runs nothing. What callers enqueue together is wr
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from typing import Any, TypeVar, overload
 from uuid import UUID
 
@@ -26,12 +27,12 @@ from litestar_jobs.errors import (
 )
 from litestar_jobs.filter import JobFilter
 from litestar_jobs.gather import Gatherer, translated
-from litestar_jobs.news import Bell, Due, Gated, Listener, News, due_of
+from litestar_jobs.news import Bell, Due, Listener, News, due_of
 from litestar_jobs.operate import Operator
 from litestar_jobs.queues import Queues
 from litestar_jobs.request import JobId, JobRequest, NewJob
 from litestar_jobs.row import JobRow, JobStatus
-from litestar_jobs.special import Written, write_special_once
+from litestar_jobs.special import Written, write_special_alone
 from litestar_jobs.store import Statements, Store
 from litestar_jobs.telemetry import Tracing
 from litestar_jobs.trace import current_trace_id
@@ -53,6 +54,7 @@ class JobsClient:
         self._sql = statements
         self._tracing = tracing
         self._max_payload = max_payload
+        self._bell = Bell()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self, database: Database) -> None:
@@ -62,38 +64,43 @@ class JobsClient:
         self._writes = Link(database, timeout=WRITE_TIMEOUT)
         self._control = Link(database)
         self._store = Store(self._control.fetch, self._sql)
-        self._writing = Store(self._writes.fetch, self._sql)
-        self._gatherer = Gatherer(self._write)
+        self._special_writes = Link(database, timeout=WRITE_TIMEOUT)
+        self._gatherer = Gatherer(Store(self._writes.fetch, self._sql).enqueue)
+        self._special = Gatherer(partial(write_special_alone, self._special_writes, self._sql))
         self._watcher = Watcher(database, self._sql)
-        self._bell = Bell(self._store.wake)
+        self._bell.start(self._store)
 
     async def stop(self) -> None:
         """Write what was accepted, then close the connections."""
         if self._loop is None:
             return
+        await self._bell.stop()
         self._loop = None
         await self._gatherer.join()
-        await self._bell.stop()
+        await self._special.join()
         await self._watcher.stop()
         await self._writes.close()
+        await self._special_writes.close()
         await self._control.close()
 
     async def enqueue(self, request: JobRequest) -> JobId:
         """Write a job in a transaction of its own; when this returns, it is committed.
 
         Raises :exc:`PayloadRefused` if the payload is larger than allowed, :exc:`EnqueueError` if it could not be
-        written, and :exc:`EnqueueUncertain` if the connection broke before the database answered.
+        written (:exc:`AlreadyEnqueued` if another has its key), and :exc:`EnqueueUncertain` if the connection broke
+        before the database answered.
         """
         self._check(request)
         job_id = _new_id()
         with self._tracing.enqueue([request], [job_id]) as carrier:
-            written = await self._gatherer.write(self._new(job_id, request, _encoded(carrier)))
+            gatherer = self._gatherer if request.is_plain else self._special
+            written = await gatherer.write(self._new(job_id, request, _encoded(carrier)))
         if written is None:
             self._bell.tell_of(due_of(request))
             return job_id
         if written.due is not None:
             self._bell.tell_of(written.due)
-        return written.id
+        return written.answer(request)
 
     async def enqueue_with(self, connection: Any, request: JobRequest) -> JobId:
         """Write a job with the caller's own transaction: it is enqueued when that commits, and never if it does not.
@@ -107,7 +114,7 @@ class JobsClient:
         """
         self._check(request)
         job_id = _new_id()
-        due: Due | Gated | None = None
+        due: Due | None = None
 
         def committed(is_over: Callable[[], bool]) -> None:
             if due is not None:
@@ -116,8 +123,8 @@ class JobsClient:
         with self._tracing.enqueue([request], [job_id]) as carrier:
             new = self._new(job_id, request, _encoded(carrier))
             written = await enqueue_in_transaction(connection, self._sql, new, committed)
-        due = due_of(request) if written is None else written.due or written.gated
-        return job_id if written is None else written.id
+        due = due_of(request) if written is None else written.due
+        return job_id if written is None else written.answer(request)
 
     async def enqueue_many(self, requests: Iterable[JobRequest] | AsyncIterable[JobRequest]) -> list[JobId]:
         """Write many jobs in one transaction: all of them or none. The ids are in the order of the requests.
@@ -140,7 +147,7 @@ class JobsClient:
                     headers = _encoded(carrier)
                     new = [self._new(*each, headers) for each in zip(new_ids, chunk, strict=True)]
                     became = await writer.write(new)
-                ids += [became[each].id if each in became else each for each in new_ids] if became else new_ids
+                ids += [_answer(*each, became) for each in zip(new_ids, chunk, strict=True)] if became else new_ids
                 news.add(due_of(each) for each in chunk if each.is_plain)
                 news.add(written.due for written in became.values() if written.due is not None)
             if writer is not None:
@@ -300,16 +307,13 @@ class JobsClient:
     def _new(self, job_id: UUID, request: JobRequest, headers: bytes | None) -> NewJob:
         return NewJob(job_id, request, current_trace_id.get() or self._tracing.trace_id(), headers)
 
-    async def _write(self, jobs: Sequence[NewJob]) -> list[Written | None] | None:
-        """In a transaction of our own, jobs of one kind."""
-        if jobs[0].request.is_plain:
-            await self._writing.enqueue(jobs)
-            return None
-        return await write_special_once(self._writes.fetch, self._sql, jobs, self._sql.channel)
-
 
 def _new_id() -> JobId:
     return JobId(uuid7().int)
+
+
+def _answer(job_id: JobId, request: JobRequest, became: Mapping[UUID, Written]) -> JobId:
+    return job_id if request.is_plain else became[job_id].answer(request)
 
 
 def _encoded(carrier: Any) -> bytes | None:

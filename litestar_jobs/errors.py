@@ -10,6 +10,7 @@
     │   └── SchemaError           the tables are missing, older or newer than this library
     ├── EnqueueError          at the call: nothing was written
     │   ├── PayloadRefused        the payload would not come back as it went in
+    │   ├── AlreadyEnqueued       another job has the key of a unique one
     │   ├── ConnectionRefused     enqueue_with cannot use this connection
     │   ├── WrongEventLoop        the client belongs to another event loop
     │   └── NotRunning            outside the lifespan of the application
@@ -29,6 +30,7 @@ Errors of the database driver are never hidden: they are the ``__cause__``.
 from uuid import UUID
 
 __all__ = (
+    "AlreadyEnqueued",
     "ConfigurationError",
     "ConnectionRefused",
     "DatabaseUnreachable",
@@ -95,6 +97,14 @@ class PayloadRefused(EnqueueError, ValueError):
     def __init__(self, message: str, *, job_type: str) -> None:
         super().__init__(message)
         self.job_type = job_type
+
+
+class AlreadyEnqueued(EnqueueError):
+    """Another job holds the key of a unique one with ``on_conflict="error"``. ``job_id`` is the one that does."""
+
+    def __init__(self, message: str, *, job_id: UUID) -> None:
+        super().__init__(message)
+        self.job_id = job_id
 
 
 class ConnectionRefused(EnqueueError):

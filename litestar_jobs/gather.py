@@ -2,7 +2,7 @@
 
 While one batch is being written the next one gathers. There is no timer: a caller alone writes at once. One bad row
 never fails its neighbours. Only so many jobs gather; further callers wait for room, in the order of their coming.
-A batch is either of plain jobs or of special ones.
+Plain jobs and special ones have a gatherer each, because these may have to wait for the transactions of others.
 """
 
 import asyncio
@@ -78,17 +78,15 @@ class Gatherer:
                 await self._write_batch(self._take())
         finally:
             self._writing = None
-            for answer in self._waiting:  # only if the writer itself was cancelled: nobody waits for ever
-                answer.cancel()
+            # Only if the writer itself was cancelled: nobody waits for ever, or looks cancelled who is not.
+            cancelled = EnqueueError("nothing was enqueued: somebody cancelled the task that writes")
+            _answer(list(self._waiting.items()), [cancelled] * len(self._waiting))
 
     def _take(self) -> Batch:
-        """The next batch: those that have waited longest, of the kind of the first."""
+        """The next batch: those that have waited longest."""
         batch: Batch = []
         size = 0
-        is_plain = next(iter(self._waiting.values())).request.is_plain
         for answer, job in self._waiting.items():
-            if job.request.is_plain is not is_plain:
-                continue
             size += len(job.request.payload)
             if len(batch) == BATCH or (batch and size > BATCH_BYTES):
                 break
@@ -154,7 +152,7 @@ def explained(error: BaseException, job_id: UUID | None) -> BaseException:
         explanation = EnqueueError(f"nothing was enqueued: {error}")
     elif isinstance(error, MISSING_SCHEMA):
         explanation = EnqueueError(f"nothing was enqueued: {error}. Run `litestar jobs upgrade`.")
-    elif job_id is not None and may_have_been_written(error):
+    elif job_id is not None and (may_have_been_written(error) or isinstance(error, asyncio.CancelledError)):
         explanation = EnqueueUncertain(
             f"the connection broke before the database answered ({str(error) or type(error).__name__}): "
             f"the job is enqueued or not, ask with jobs.get({job_id!r})",

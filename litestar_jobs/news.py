@@ -1,30 +1,48 @@
-"""What to tell workers of after jobs were written, and telling them: those of this process in memory, others through the
-database."""
+"""What to tell workers of after jobs were written, and telling them."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from litestar_jobs.database import UNAVAILABLE
 from litestar_jobs.request import JobRequest
+from litestar_jobs.store import Store
 
-__all__ = ("Bell", "Due", "Gated", "Listener", "News", "due_of")
+__all__ = ("Bell", "Due", "Listener", "News", "due_of")
 
 logger = logging.getLogger("litestar_jobs")
 
-Due: TypeAlias = tuple[str, float]
-"""A queue, and in how many seconds one of its jobs may run, by this machine's clock: good enough to set an alarm."""
-
-Gated: TypeAlias = str
-"""What to notify workers of where a job waits for its limit or its rate: its kind and its key."""
+Due: TypeAlias = tuple[str, float] | str
+"""A queue, and in how many seconds one of its jobs may run, by this machine's clock: good enough to set an alarm. Or where
+a job waits for its limit or its rate: a kind and a key, as workers are notified of them."""
 
 Listener: TypeAlias = Callable[[set[str], float | None], None]
 """Hears which queues have jobs that may run, and in how many seconds the next scheduled one is due."""
 
 COMMIT_PAUSE = 0.001
 """Seconds between two looks at whether a commit that was sent is over."""
+
+
+class News:
+    """Queues with jobs that may run, and when the next scheduled one is due."""
+
+    def __init__(self, dues: Iterable[Due] = ()) -> None:
+        self.ready: set[str] = set()
+        self.due: datetime | None = None
+        self.add(dues)
+
+    def add(self, dues: Iterable[Due]) -> None:
+        for each in dues:
+            if isinstance(each, str):  # workers listen for these
+                continue
+            queue, delay = each
+            if delay <= 0:
+                self.ready.add(queue)
+                continue
+            due = datetime.now(UTC) + timedelta(seconds=delay)
+            self.due = due if self.due is None else min(self.due, due)
 
 
 def due_of(request: JobRequest) -> Due:
@@ -34,89 +52,74 @@ def due_of(request: JobRequest) -> Due:
     return request.queue, request.delay_seconds
 
 
-class News:
-    """What to tell workers of: queues with jobs that may run, and when the next scheduled one is due."""
-
-    def __init__(self, dues: Iterable[Due] = ()) -> None:
-        self.ready: set[str] = set()
-        self.due: datetime | None = None
-        self.add(dues)
-
-    def add(self, dues: Iterable[Due]) -> None:
-        for queue, delay in dues:
-            if delay <= 0:
-                self.ready.add(queue)
-                continue
-            due = datetime.now(UTC) + timedelta(seconds=delay)
-            self.due = due if self.due is None else min(self.due, due)
-
-
 class Bell:
-    """Wakes workers. Belongs to the event loop in which it is made."""
+    """Wakes workers: those of this process without the database, others after somebody else's commit. Whatever writes jobs
+    in a transaction of its own notifies others itself."""
 
-    def __init__(self, wake_others: Callable[[list[str]], Awaitable[None]]) -> None:
-        """``wake_others`` notifies workers, as ``notify.sql`` says."""
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self, store: Store) -> None:
+        """Belong to the running event loop from now on."""
         self._loop = asyncio.get_running_loop()
-        self._wake_others = wake_others
-        self._is_open = True
+        self._store = store
         self._unsent: set[str] = set()
         self._sending: asyncio.Task[None] | None = None
-        self._listeners: list[Listener] = []
 
     async def stop(self) -> None:
-        """Tell what is left."""
+        """Send what was begun, and nothing further."""
         await asyncio.sleep(0)  # commits of this moment still wake workers
-        self._is_open = False
+        self._loop = None
         if self._sending is not None:
             await asyncio.wait([self._sending])
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Tell this one too. Answers how to stop that."""
+        """Be told of jobs enqueued in this process. Answers how to stop listening."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def ring(self, ready: set[str], soonest: float | None = None) -> None:
-        """Wake the workers of this process."""
-        for listener in self._listeners:
-            listener(ready, soonest)
-
-    def tell(self, news: News) -> None:
-        """The same, of what was written."""
-        self.ring(news.ready, None if news.due is None else max(0.0, (news.due - datetime.now(UTC)).total_seconds()))
-
     def tell_of(self, due: Due) -> None:
-        """The same, of one job."""
+        """A job was committed."""
         if self._listeners:
             self.tell(News([due]))
 
-    def committed(self, due: Due | Gated, is_over: Callable[[], bool]) -> None:
-        """Wake workers after somebody else's commit. Called when it is sent, in whatever thread that happens."""
-        if self._is_open and not self._loop.is_closed():
+    def tell(self, news: News) -> None:
+        """Jobs were committed."""
+        self.ring(news.ready, None if news.due is None else max(0.0, (news.due - datetime.now(UTC)).total_seconds()))
+
+    def ring(self, ready: set[str], soonest: float | None = None) -> None:
+        """These queues have jobs that may run, and one is due in so many seconds."""
+        for listener in self._listeners:
+            listener(ready, soonest)
+
+    def committed(self, due: Due, is_over: Callable[[], bool]) -> None:
+        """A job is being committed in a transaction of somebody else's. Called in whatever thread that happens."""
+        if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake_later, due, is_over)
 
-    def _wake_later(self, due: Due | Gated, is_over: Callable[[], bool]) -> None:
+    def _wake_later(self, due: Due, is_over: Callable[[], bool]) -> None:
         """Commits that come together send one statement."""
-        if not self._is_open:
+        if self._loop is None:
             return
         if not is_over():
             self._loop.call_later(COMMIT_PAUSE, self._wake_later, due, is_over)
             return
+        self.tell_of(due)
         if isinstance(due, str):
             self._unsent.add(due)
+        elif due[1] <= 0:
+            self._unsent.add(f"ready:{due[0]}")
         else:
-            self.tell_of(due)
-            queue, delay = due
-            if delay > 0:
-                return
-            self._unsent.add(f"ready:{queue}")
+            return
         if self._sending is None:
-            self._sending = self._loop.create_task(self._send(), name="litestar-jobs-wake")
+            self._sending = self._loop.create_task(self._send_wakes(), name="litestar-jobs-wake")
 
-    async def _send(self) -> None:
+    async def _send_wakes(self) -> None:
         try:
             while self._unsent:
                 messages, self._unsent = self._unsent, set()
-                await self._wake_others(list(messages))
+                await self._store.tell(list(messages))
         except UNAVAILABLE as error:
             logger.warning("workers of other processes were not woken, they will find the jobs by polling: %s", error)
         finally:

@@ -7,6 +7,7 @@ import msgspec
 
 __all__ = (
     "Claimed",
+    "HeldKey",
     "LiveWorker",
     "Lowest",
     "QueueCount",
@@ -67,8 +68,16 @@ class Released(msgspec.Struct, frozen=True):
     trace_id: str | None
 
 
+class HeldKey(msgspec.Struct, frozen=True):
+    """The key of a unique job: held until it has started or finished, and until a moment in any case."""
+
+    key: UUID
+    until: str
+    kept_until: datetime | None
+
+
 class Walked(msgspec.Struct, frozen=True):
-    """How many finished jobs were looked at, the last of them, and how many of them are deleted."""
+    """How many finished jobs, or keys, were looked at, the last of them, and how many of them are deleted."""
 
     seen: int
     last: UUID | None

@@ -10,6 +10,7 @@ import msgspec
 
 from litestar_jobs.durations import Duration, seconds
 from litestar_jobs.errors import DefinitionError
+from litestar_jobs.unique import UniqueKey
 
 __all__ = (
     "MAX_JOB_TYPE",
@@ -128,6 +129,8 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     run_at: datetime | None = None
     delay: Duration | None = None
     """Seconds or a ``timedelta``, counted by the database from the moment of writing."""
+    unique: UniqueKey | None = None
+    """Of a job with ``@job(unique=...)``; made by calling it."""
     limited: Limited | None = None
     """Of a job with a limit or a rate; a call of the job knows."""
 
@@ -152,7 +155,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_plain(self) -> bool:
         """Whether nothing special is asked for, so that the plain statements can write it."""
-        return self.limited is None
+        return self.unique is None and self.limited is None
 
 
 class NewJob(msgspec.Struct, frozen=True):
@@ -184,6 +187,7 @@ class NewJob(msgspec.Struct, frozen=True):
     def special(self) -> dict[str, Any]:
         """The job as an object for ``enqueue_special.sql``."""
         asked = self.request
+        unique = {} if asked.unique is None else msgspec.structs.asdict(asked.unique)
         return {
             "id": self.id,
             "queue": asked.queue,
@@ -195,6 +199,7 @@ class NewJob(msgspec.Struct, frozen=True):
             "headers": msgspec.Raw(self.headers) if self.headers else None,
             "run_at": asked.run_at,
             "delay": asked.delay_seconds,
+            **unique,
             **msgspec.structs.asdict(asked.limited or NOT_LIMITED),
         }
 

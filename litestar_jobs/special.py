@@ -3,17 +3,19 @@
 A plain job is written as asked, or not at all; of a special one the database says what became of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from litestar_jobs.database import Fetch, Record
-from litestar_jobs.news import Due, Gated
-from litestar_jobs.request import JobId, NewJob
+from litestar_jobs.database import Fetch, Link, Record
+from litestar_jobs.errors import AlreadyEnqueued
+from litestar_jobs.news import Due
+from litestar_jobs.request import JobId, JobRequest, NewJob
 from litestar_jobs.store import Statements
 
-__all__ = ("Written", "write_special", "write_special_once")
+__all__ = ("Written", "write_special", "write_special_alone")
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -21,24 +23,25 @@ class Written(msgspec.Struct, frozen=True):
 
     id: JobId
     due: Due | None
-    gated: Gated | None
+
+    def answer(self, request: JobRequest) -> JobId:
+        """What its caller is told; :exc:`AlreadyEnqueued` if that is what was asked for."""
+        if not self.id.is_new and request.unique is not None and request.unique.on_conflict == "error":
+            raise AlreadyEnqueued(
+                f"nothing was enqueued: job {self.id} has the key of this unique job {request.job_type!r}. Catch "
+                'AlreadyEnqueued, or let the job be defined with another on_conflict, such as "skip".',
+                job_id=self.id,
+            )
+        return self.id
 
 
-async def write_special_once(
-    fetch: Fetch, sql: Statements, jobs: Sequence[NewJob], channel: str | None
-) -> list[Written | None]:
-    """Write these jobs, in one statement, and notify on the channel. None stands for a job that has to be asked for again,
-    in another statement: it met one that another transaction wrote or moved at this moment."""
-    objects = msgspec.json.encode([job.special for job in jobs]).decode()
-    rows = {row["asked"]: row for row in await fetch(sql["enqueue_special"], objects, channel)}
-    return [_written(rows[str(job.id)]) for job in jobs]
-
-
-def _written(row: Record) -> Written | None:
-    if row["counts"] is None:
-        return None
-    due = None if row["queue"] is None else (row["queue"], row["delay"])
-    return Written(JobId(UUID(row["counts"]).int, is_new=row["is_new"]), due, row["gate"])
+async def write_special_alone(link: Link, sql: Statements, jobs: Sequence[NewJob]) -> list[Written | None]:
+    """Write these jobs in a transaction of our own. None stands for one that has to be asked for again: it met a job that
+    another transaction wrote or moved at this moment."""
+    if not any(map(_may_change, jobs)):
+        return await _write_once(link.fetch, sql, jobs, sql.channel)
+    async with link.transaction() as connection:
+        return await _write_once(connection.fetch, sql, jobs, sql.channel)
 
 
 async def write_special(
@@ -47,7 +50,57 @@ async def write_special(
     """Write these jobs in a transaction that is open, however often one has to be asked for."""
     became: dict[UUID, Written] = {}
     while jobs:
-        answers = await write_special_once(fetch, sql, jobs, channel)
+        answers = await _write_once(fetch, sql, jobs, channel)
         became |= {job.id: answer for job, answer in zip(jobs, answers, strict=True) if answer is not None}
         jobs = [job for job in jobs if job.id not in became]
     return became
+
+
+async def _write_once(
+    fetch: Fetch, sql: Statements, jobs: Sequence[NewJob], channel: str | None
+) -> list[Written | None]:
+    """Write them, and change those of others that hold their keys and are pending, if that was asked for."""
+    rows = {
+        row["asked"]: row for row in await fetch(sql["enqueue_special"], _json(job.special for job in jobs), channel)
+    }
+    became = {job.id: _written(rows[str(job.id)]) for job in jobs}
+    holders = {
+        job.id: rows[str(job.id)]["counts"] for job in jobs if rows[str(job.id)]["is_pending"] and _may_change(job)
+    }
+    if holders:
+        changes = {
+            holders[job.id]: _change(job, holders[job.id]) for job in jobs if job.id in holders
+        }  # the last counts
+        changed = {row["id"]: row for row in await fetch(sql["change_pending"], _json(changes.values()), channel)}
+        for job_id, holder in holders.items():
+            became[job_id] = Written(_known(holder), _due(changed[holder])) if holder in changed else None
+    return list(became.values())
+
+
+def _may_change(job: NewJob) -> bool:
+    unique = job.request.unique
+    return unique is not None and unique.on_conflict in {"replace", "reschedule"}
+
+
+def _change(job: NewJob, holder: str) -> dict[str, Any]:
+    """An object for ``change_pending.sql``."""
+    unique = job.request.unique
+    return job.special | {"id": holder, "replace": unique is not None and unique.on_conflict == "replace"}
+
+
+def _written(row: Record) -> Written | None:
+    if row["is_new"]:
+        return Written(JobId(UUID(row["counts"]).int), _due(row))
+    return None if row["counts"] is None else Written(_known(row["counts"]), None)
+
+
+def _known(job_id: str) -> JobId:
+    return JobId(UUID(job_id).int, is_new=False)
+
+
+def _due(row: Record) -> Due | None:
+    return row["gate"] if row["queue"] is None else (row["queue"], row["delay"])
+
+
+def _json(objects: Iterable[dict[str, Any]]) -> str:
+    return msgspec.json.encode(list(objects)).decode()

@@ -20,6 +20,7 @@ from litestar_jobs.filter import JobFilter
 from litestar_jobs.outcome import Settlement
 from litestar_jobs.records import (
     Claimed,
+    HeldKey,
     LiveWorker,
     Lowest,
     QueueCount,
@@ -36,6 +37,7 @@ __all__ = (
     "LARGEST",
     "WATCHED_FOR",
     "Claimed",
+    "HeldKey",
     "LiveWorker",
     "Lowest",
     "Mark",
@@ -218,7 +220,11 @@ class Store:
     async def undouble(self) -> list[UUID]:
         return [row["id"] for row in await self._fetch(self._sql["undouble"])]
 
-    async def wake(self, messages: Sequence[str]) -> None:
+    async def wake(self, queues: Sequence[str]) -> None:
+        await self.tell([f"ready:{queue}" for queue in queues])
+
+    async def tell(self, messages: Sequence[str]) -> None:
+        """Notify workers, as ``notify.sql`` says."""
         await self._notify(self._channel, messages)
 
     async def echo(self, word: str) -> None:
@@ -302,6 +308,14 @@ class Store:
     async def prune_ended(self, status: str, keep: float, since: datetime, at_most: int) -> tuple[int, datetime | None]:
         (row,) = await self._fetch(self._sql["prune_ended"], status, keep, since, at_most)
         return row["gone"], row["last"]
+
+    async def key_of(self, job_id: UUID) -> HeldKey | None:
+        rows = await self._fetch(self._sql["key_of"], job_id)
+        return _struct(HeldKey, rows[0]) if rows else None
+
+    async def forget_keys(self, after: UUID, at_most: int) -> Walked:
+        (row,) = await self._fetch(self._sql["forget_keys"], after, at_most)
+        return _struct(Walked, row)
 
     async def expired(self, keep: Mapping[str, float]) -> dict[str, int]:
         rows = await self._fetch(self._sql["expired"], list(keep), list(keep.values()))

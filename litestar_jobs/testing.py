@@ -94,9 +94,10 @@ async def drained(client: JobsClient, timeout: float = 10.0) -> None:
     left: Counter[str] = Counter()
 
     async def look() -> bool:
-        left.clear()
         paused = {each.name for each in await client.queues.settings() if each.paused_at is not None}
-        for count in await client.store.count():
+        counts = await client.store.count()
+        left.clear()
+        for count in counts:
             left[f"running in queue {count.queue!r}"] += count.jobs if count.status == JobStatus.RUNNING else 0
             left[f"waiting in queue {count.queue!r}{' (paused)' * (count.queue in paused)}"] += count.due
         return not left.total()

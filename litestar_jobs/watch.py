@@ -33,7 +33,7 @@ class Watcher:
 
     def __init__(self, database: Database, statements: Statements) -> None:
         self._channel = statements.changes
-        self._link = Link(database, timeout=ANSWER_TIMEOUT, on_open=self._listen)
+        self._link = Link(database, timeout=ANSWER_TIMEOUT, on_open=self._listen, planned_once=True)
         self._store = Store(self._link.fetch, statements)
         self._watched: dict[UUID, _Watched] = {}
         self._wake = asyncio.Event()

@@ -16,7 +16,7 @@ import litestar_jobs
 ROOT = Path(litestar_jobs.__file__).parent
 
 LAYERS = {
-    "words": "errors durations retry signals outcome request row filter context trace telemetry",
+    "words": "errors durations retry signals outcome unique request row filter context trace telemetry",
     "define": "payload limits signature times schedule define",
     "database": "database records store agenda gates queues migrate",
     "enqueue": "news special gather bulk alchemy transaction operate watch enqueue",

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from litestar.cli.main import litestar_group
 
 from cli_app import add, create_app, fail, hold
-from litestar_jobs import JobRequest, JobsPlugin, JobStatus, WorkerConfig
+from litestar_jobs import JobRequest, JobsPlugin, JobStatus, Unique, WorkerConfig, job
 from litestar_jobs.migrate import LATEST
 from litestar_jobs.outcome import Failure, Settlement
 from litestar_jobs.store import Store
@@ -299,6 +299,23 @@ async def test_show_tells_the_whole_story_of_a_failed_job(jobs: Litestar_) -> No
     assert story["job"]["payload"] == "no [red]route\x1b[31m"
     assert [failure["attempt"] for failure in story["failures"]] == [1, 2]
     assert "litestar jobs retry" in story["next"]
+
+
+async def test_show_says_whether_a_unique_job_holds_its_key(
+    jobs: Litestar_, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    once = job(unique=Unique(within=3600), name="fail")(fail.fn)
+    (held,) = await enqueued(once("x"))
+    assert (
+        "unique      holds its key until it has finished, and in any case until " in (await jobs("show", held)).output
+    )
+    shown = json.loads((await jobs("show", held, "--json")).stdout)["unique"]
+    assert (shown["until"], shown["kept_until"] is None) == ("finished", False)
+
+    await jobs("cancel", held)
+    assert "holds its key" in (await jobs("show", held)).output
+    await connection.execute("UPDATE litestar_jobs.unique_key SET kept_until = NULL")
+    assert "holds its key" not in (await jobs("show", held)).output
 
 
 async def test_show_says_why_a_handler_cancelled_its_job(jobs: Litestar_, store: Store) -> None:

@@ -102,6 +102,20 @@ async def test_the_quickstart_runs_its_job(
     await printed(capsys, "a welcome goes to ada@example.com")
 
 
+async def test_the_example_of_unique_jobs_enqueues_one_of_each_key(
+    example: Callable[[str], ModuleType], connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    shop = example("unique")
+    async with running(shop.app) as http:
+        edits = [(await http.post("/accounts/7")).json() for _ in range(3)]
+        exports = [(await http.post("/export")).json() for _ in range(2)]
+        await drained(client_of(shop))
+    assert edits[0]["is_new"]
+    assert exports[1] == {"already": exports[0]["job"]}
+    pending = "SELECT count(*) FROM litestar_jobs.scheduled JOIN litestar_jobs.job USING (id) WHERE job_type = 'index_account'"
+    assert await connection.fetchval(pending) == 1
+
+
 async def test_the_database_example_commits_user_and_job_together_or_neither(
     example: Callable[[str], ModuleType], connection: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:

@@ -294,6 +294,34 @@ async def test_a_caller_cancelled_after_its_batch_was_sent_leaves_the_others_alo
     assert len(await stored(connection)) == 2
 
 
+async def test_a_writer_that_somebody_cancels_never_makes_callers_look_cancelled(
+    client: JobsClient, monkeypatch: pytest.MonkeyPatch, connection: "asyncpg.Connection[Any]"
+) -> None:
+    """A handler that cancels all tasks it finds, say. What was sent may be written; what waited is not."""
+    write = client._gatherer._write
+    sent = asyncio.Event()
+
+    async def unheard(jobs: Sequence[NewJob]) -> None:
+        await write(jobs)
+        sent.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(client._gatherer, "_write", unheard)
+    first = asyncio.create_task(client.enqueue(count(Number(1))))
+    await sent.wait()
+    second = asyncio.create_task(client.enqueue(count(Number(2))))
+    await asyncio.sleep(0)
+    assert client._gatherer._writing is not None
+    client._gatherer._writing.cancel()
+    uncertain, refused = await asyncio.gather(first, second, return_exceptions=True)
+    monkeypatch.setattr(client._gatherer, "_write", write)
+
+    assert isinstance(uncertain, EnqueueUncertain)
+    assert type(refused) is EnqueueError
+    assert [uncertain.job_id] == await stored(connection)
+    await client.enqueue(count(Number(3)))
+
+
 # When the database is not there.
 
 

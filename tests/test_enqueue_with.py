@@ -401,14 +401,14 @@ async def test_commits_that_come_together_are_told_in_few_notifications(
     dsn: str, direct_dsn: str, client: JobsClient
 ) -> None:
     async with listening(direct_dsn) as heard, async_engine(plus(dsn, "asyncpg"), pool_size=10) as engine:
-        told_later = client._bell._wake_others
+        told_later = client._store.wake
         waked: list[list[str]] = []
 
         async def counted(queues: list[str]) -> None:
             waked.append(queues)
             await told_later(queues)
 
-        client._bell._wake_others = counted
+        client._store.wake = counted  # type: ignore[method-assign,assignment]
 
         async def create(number: int) -> None:
             async with AsyncSession(engine) as session, session.begin():

@@ -9,12 +9,14 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import pytest
 from litestar import Litestar
 from uuid_utils.compat import uuid7
 
 from litestar_jobs import JobContext, JobFilter, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, job
 from litestar_jobs.errors import PayloadRefused
+from litestar_jobs.payload import READ_FACTOR
 from litestar_jobs.testing import ended, running, until
 from litestar_jobs.trace import current_trace_id
 
@@ -60,6 +62,7 @@ async def put(connection: Any, **columns: Any) -> UUID:
 
 
 TOO_DEEP = "maximum recursion depth exceeded"
+"""Newer Pythons read some of these."""
 PAYLOADS = {
     "deep arrays": ("[" * 5000 + "]" * 5000, TOO_DEEP),
     "deep objects": ('{"a":' * 5000 + "1" + "}" * 5000, TOO_DEEP),
@@ -68,6 +71,15 @@ PAYLOADS = {
     "a long key": ('{"' + "k" * 500_000 + '": ' + "[" * 2000 + "]" * 2000 + "}", TOO_DEEP),
     "much text": ('"' + "x" * 20_000_000 + '"', "larger than a worker reads"),
 }
+
+
+def is_readable(payload: str) -> bool:
+    """Whether this Python's limits let it read such a payload, which may not be larger than a worker reads."""
+    try:
+        msgspec.json.decode(payload)
+    except (ValueError, RecursionError):
+        return False
+    return len(payload) < READ_FACTOR * JobsConfig().max_payload
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
@@ -81,6 +93,9 @@ async def test_a_hostile_payload_ends_as_failed_with_its_reason_and_its_neighbou
     async with worker(dsn) as plugin:
         assert (await ended(plugin.client, beside)).status is JobStatus.COMPLETED
         for row in [await ended(plugin.client, job_id) for job_id in (*hostile, typed)]:
+            if row.id != typed and is_readable(payload):
+                assert row.status is JobStatus.COMPLETED
+                continue
             assert (row.status, row.attempts) == (JobStatus.FAILED, 1)
             assert str(row.last_error).startswith("PayloadError: the stored payload of job")
             assert reason in str(row.last_error) or row.id == typed

@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 PUBLIC = """
 Cancel Cron Every Exponential Fail Fixed Job JobContext JobFilter JobId JobRequest JobRow JobStatus Jobs JobsClient JobsConfig
-JobsPlugin Limit Never Rate Retention RetryAfter WorkerConfig job
+JobsPlugin Limit Never Rate Retention RetryAfter Unique WorkerConfig job
 """
 
 

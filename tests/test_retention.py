@@ -229,13 +229,13 @@ def test_a_retention_that_makes_no_sense_is_an_error_where_it_is_made(made: Call
 
 
 async def test_a_walk_does_not_go_over_what_was_deleted_before_under_a_held_snapshot(
-    dsn: str, connection: Connection
+    direct_dsn: str, connection: Connection
 ) -> None:
     """Nothing may be vacuumed away then, so only the place that is remembered keeps a slice from its dead entries."""
     for _ in range(20):
         await ended(connection, "completed", 2 * DAY, count=SLICE)
-    ours = await asyncpg.connect(dsn, server_settings=SETTINGS)
-    holder = await asyncpg.connect(dsn)
+    ours = await asyncpg.connect(direct_dsn, server_settings=SETTINGS)
+    holder = await asyncpg.connect(direct_dsn)
     async with holder.transaction(isolation="repeatable_read"):
         await holder.fetch("SELECT count(*) FROM litestar_jobs.finished")
         after = UUID(int=0)

@@ -34,11 +34,12 @@ from litestar_jobs import (
     Never,
     Rate,
     Retention,
+    Unique,
     WorkerConfig,
     job,
 )
 from litestar_jobs.database import Database
-from litestar_jobs.errors import ConfigurationError, DatabaseUnreachable, JobsError, StartupError
+from litestar_jobs.errors import ConfigurationError, DatabaseUnreachable, EnqueueError, JobsError, StartupError
 from litestar_jobs.store import Statements
 from litestar_jobs.testing import drained, ended, running, until
 
@@ -170,12 +171,15 @@ async def test_headers_of_a_request_become_a_trace_id_only_if_they_are_one(dsn: 
 async def role_dsn(direct_dsn: str) -> AsyncIterator[Callable[[str], str]]:
     """The DSN of a login that is a member of one of the documented roles, after an owner has made the tables."""
     prefix = f"jobs_{uuid4().hex[:8]}_"
-    names = ["enqueue", "work", "read", "operate"]
+    names = ["enqueue", "work", "read", "operate", "replace"]
     admin = await asyncpg.connect(direct_dsn)
     for name in names:
         await admin.execute(f"CREATE ROLE {prefix}{name} NOLOGIN; CREATE ROLE {prefix}login_{name} LOGIN PASSWORD 'x'")
         await admin.execute(f"GRANT {prefix}{name} TO {prefix}login_{name}")
-    await admin.execute(re.sub(r"\bjobs_(?=enqueue|work|read|operate)", prefix, ROLES.read_text(encoding="utf-8")))
+    await admin.execute(f"GRANT {prefix}enqueue TO {prefix}login_replace")
+    await admin.execute(
+        re.sub(r"\bjobs_(?=enqueue|work|read|operate|replace)", prefix, ROLES.read_text(encoding="utf-8"))
+    )
     parts = urlsplit(direct_dsn)
 
     def of(name: str) -> str:
@@ -210,6 +214,23 @@ async def test_a_role_that_may_only_enqueue_does_so_and_sees_nothing(
     assert await connection.fetchval("SELECT count(*) FROM litestar_jobs.job") == 307
 
 
+async def test_a_role_that_may_only_enqueue_enqueues_unique_jobs_and_changes_no_others(
+    role_dsn: Callable[[str], str], connection: Any
+) -> None:
+    once = job(unique=Unique(), name="once")(work.fn)
+    latest = job(unique=Unique(on_conflict="replace"), name="latest")(work.fn)
+    async with app_at(role_dsn("enqueue"), worker=None) as plugin:
+        client = plugin.client
+        first = await client.enqueue(once(Letter("x")))
+        assert await client.enqueue(once(Letter("x"))) == first
+        pending = await client.enqueue(latest(Letter("x")))
+        with pytest.raises(EnqueueError, match="nothing was enqueued: permission denied"):
+            await client.enqueue(latest(Letter("x")))
+    async with app_at(role_dsn("replace"), worker=None) as plugin:
+        assert await plugin.client.enqueue(latest(Letter("x"), priority=5)) == pending
+    assert await connection.fetchval("SELECT priority FROM litestar_jobs.ready WHERE id = $1", pending) == 5
+
+
 async def test_a_role_that_may_only_enqueue_is_told_that_it_cannot_work(role_dsn: Callable[[str], str]) -> None:
     with pytest.raises(StartupError, match=r"permission denied.*under Security"):
         async with app_at(role_dsn("enqueue")):
@@ -222,14 +243,17 @@ async def test_a_role_that_may_work_does_all_that_a_worker_does_and_cannot_chang
     await connection.execute("GRANT CREATE ON SCHEMA public TO PUBLIC; CREATE TABLE written (number int)")
     await connection.execute("GRANT INSERT ON written TO PUBLIC")
 
+    once = job(unique=Unique(), name="once")(work.fn)
+
     @job
     async def write(number: int, db_session: NamedDependency[AsyncSession], jobs: Jobs) -> None:
         await db_session.execute(text("INSERT INTO written VALUES (1)"))
         await jobs.enqueue(work(Letter("followed"), delay=0.01))
+        await jobs.enqueue_with(db_session, once(Letter("followed")))
 
     dsn = role_dsn("work")
     alchemy = SQLAlchemyAsyncConfig(connection_string=dsn.replace("postgresql://", "postgresql+asyncpg://"))
-    plugin = plugin_at(dsn, jobs=[work, write, limited], worker=WorkerConfig(lease=1))
+    plugin = plugin_at(dsn, jobs=[work, write, once, limited], worker=WorkerConfig(lease=1))
     async with running(Litestar(plugins=[SQLAlchemyPlugin(alchemy), plugin], logging_config=None)):
         client = plugin.client
         await ended(client, await client.enqueue(write(1)))

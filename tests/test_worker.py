@@ -350,6 +350,22 @@ async def test_two_workers_share_the_jobs_and_none_runs_twice(dsn: str) -> None:
     assert sorted(number for _, number in seen) == list(range(400))
 
 
+async def test_claims_are_planned_once(dsn: str) -> None:
+    """Left to itself, the server plans each claim anew, which takes as long as to claim one job."""
+
+    @job
+    async def nothing() -> None: ...
+
+    async with worker(dsn, [nothing]) as plugin:
+        for _ in range(10):
+            await ran(plugin.client, nothing())
+        assert plugin.worker is not None
+        used = await plugin.worker._claims_store._fetch(
+            "SELECT custom_plans FROM pg_prepared_statements WHERE statement LIKE '-- Claim%'"
+        )
+    assert [row["custom_plans"] for row in used] in ([0], [])  # behind a pooler nothing is prepared
+
+
 async def test_synchronous_jobs_run_in_threads_with_their_context(dsn: str) -> None:
     threads: list[tuple[bool, str]] = []
 

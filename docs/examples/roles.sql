@@ -9,14 +9,23 @@ GRANT INSERT ON litestar_jobs.job, litestar_jobs.ready, litestar_jobs.scheduled,
     TO jobs_enqueue;
 GRANT SELECT (run_at) ON litestar_jobs.job TO jobs_enqueue;
 GRANT SELECT (id, reason, key) ON litestar_jobs.held, litestar_jobs.limited TO jobs_enqueue;
+-- Of unique jobs also the ids of those before them, and in which state they are.
+GRANT SELECT (id) ON litestar_jobs.job, litestar_jobs.running, litestar_jobs.finished TO jobs_enqueue;
+GRANT SELECT, INSERT, UPDATE ON litestar_jobs.unique_key TO jobs_enqueue;
 
 -- Work: move jobs from state to state, and delete those that were kept long enough. What was asked for cannot be changed.
 GRANT SELECT ON ALL TABLES IN SCHEMA litestar_jobs TO jobs_work;
 GRANT INSERT, DELETE ON litestar_jobs.job, litestar_jobs.failure TO jobs_work;
 GRANT INSERT, UPDATE, DELETE ON litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.running,
     litestar_jobs.finished, litestar_jobs.held, litestar_jobs.suspect, litestar_jobs.worker, litestar_jobs.schedule,
-    litestar_jobs.progress, litestar_jobs.limited, litestar_jobs.gate, litestar_jobs.pass TO jobs_work;
+    litestar_jobs.progress, litestar_jobs.unique_key, litestar_jobs.limited, litestar_jobs.gate, litestar_jobs.pass
+    TO jobs_work;
 GRANT USAGE ON SEQUENCE litestar_jobs.token TO jobs_work;
+
+-- Replace: what enqueues and works needs this too if unique jobs replace or reschedule those that are pending.
+GRANT SELECT, INSERT, DELETE ON litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.held TO jobs_replace;
+GRANT SELECT, INSERT, UPDATE, DELETE ON litestar_jobs.limited TO jobs_replace;
+GRANT SELECT, UPDATE (payload, queue, priority, max_retries, run_at) ON litestar_jobs.job TO jobs_replace;
 
 -- Read: payloads, errors and tracebacks too.
 GRANT SELECT ON ALL TABLES IN SCHEMA litestar_jobs TO jobs_read, jobs_operate;

@@ -13,7 +13,7 @@ from litestar_jobs.cli.connect import OperatedPlugin, plugin_of, run, stored
 from litestar_jobs.cli.printing import moment, print_json, print_line, print_text, said
 from litestar_jobs.row import JobFailure, JobRow, JobStatus
 from litestar_jobs.signals import Cancel
-from litestar_jobs.store import LiveWorker
+from litestar_jobs.store import HeldKey, LiveWorker
 
 __all__ = ("show",)
 
@@ -40,11 +40,12 @@ class Story(msgspec.Struct, frozen=True):
     job: JobRow
     failures: list[JobFailure]
     next: str
+    unique: HeldKey | None = None
 
 
 @click.command(name="show", cls=RichCommand)
 @click.argument("job_id", metavar="ID", type=click.UUID)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: job, failures, next.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: job, failures, next, unique.")
 def show(app: Litestar, job_id: UUID, *, as_json: bool) -> None:
     """Tell a job's whole story."""
     story = run(_story(plugin_of(app), job_id))
@@ -65,7 +66,7 @@ async def _story(plugin: OperatedPlugin, job_id: UUID) -> Story | None:
         else:
             paused = job.queue in {each.name for each in await store.queue_settings() if each.paused_at is not None}
             coming = _what_next(job, plugin.jobs.keys(), await store.workers(), is_paused=paused)
-        return Story(job, await store.failures(job_id), coming)
+        return Story(job, await store.failures(job_id), coming, await store.key_of(job_id))
 
 
 def _what_next(job: JobRow, known: Collection[str], workers: Sequence[LiveWorker], *, is_paused: bool) -> str:
@@ -111,6 +112,7 @@ def _print_story(story: Story) -> None:
     for name, when in (("started", job.started_at), ("lease ends", job.locked_until), ("finished", job.finished_at)):
         _field(name, None if when is None else moment(when))
     _field("progress", said(job))
+    _field("unique", None if story.unique is None else _held(story.unique))
     _json("payload", job.payload)
     if job.result is not None:
         _json("result", job.result)
@@ -124,6 +126,11 @@ def _print_story(story: Story) -> None:
             print_text(failure.traceback.rstrip("\n"), indent=4, style="dim")
     print_text("")
     print_text(f"Next  {story.next}")
+
+
+def _held(key: HeldKey) -> str:
+    in_any_case = "" if key.kept_until is None else f", and in any case until {moment(key.kept_until)}"
+    return f"holds its key until it has {key.until}{in_any_case}"
 
 
 def _json(name: str, value: object) -> None:

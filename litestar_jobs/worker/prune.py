@@ -4,7 +4,7 @@ Every worker does it and none leads: rows that another one is deleting are skipp
 left to do. Failed and cancelled jobs have an index on the time of their end, completed ones do not pay for one: they
 are found by walking the primary key, which is in the order of their creation, up to the age at which they may go. A
 walk begins where the last one ended. What it passed because it had not ended for long enough by then (a job that waited
-for days, or a failed one, which is kept longer) is looked at again by a walk from the beginning, once in a while.
+for days, or a failed one, which is kept longer) is looked at again by a walk from the beginning, once in a while. So are the keys of unique jobs.
 """
 
 import time
@@ -30,6 +30,7 @@ ANEW_PAUSE = 3_600.0
 ANEW_SHARE = 0.01
 """... the part of the time that they may take."""
 
+KEYS = "keys"
 FIRST = UUID(int=0)
 LONG_AGO = datetime(1, 1, 2, tzinfo=UTC)
 
@@ -52,6 +53,7 @@ class Pruner:
         self._emit = emit
         self._clock = clock
         self._after = FIRST
+        self._after_key = FIRST
         self._since = LONG_AGO
         self._anew_at = float("-inf")
         self._gone = dict.fromkeys(keep, 0)
@@ -71,8 +73,8 @@ class Pruner:
 
     async def sweep(self) -> JobsPruned:
         """Delete all that may go, without pauses."""
-        for status in self._keep:
-            while await self._slice(status):
+        for what in (*self._keep, KEYS):
+            while await self._slice(what):
                 pass
         return JobsPruned(**self._gone)
 
@@ -81,8 +83,9 @@ class Pruner:
         self._left = list(self._keep)
         self._worked = 0.0
         self._is_anew = now >= self._anew_at
-        if self._is_anew:
+        if self._is_anew and self._keep:
             self._after = FIRST
+            self._left.append(KEYS)
 
     async def _end(self) -> float:
         await self._link.close()
@@ -96,6 +99,8 @@ class Pruner:
 
     async def _slice(self, status: str) -> bool:
         """Whether there may be more."""
+        if status == KEYS:
+            return await self._keys()
         kept = self._keep[status]
         if status == JobStatus.COMPLETED:
             walked = await self._store.prune_completed(kept, self._after, SLICE)
@@ -106,3 +111,8 @@ class Pruner:
         self._gone[status] += gone
         self._since = last if last and gone == SLICE else LONG_AGO
         return gone == SLICE
+
+    async def _keys(self) -> bool:
+        walked = await self._store.forget_keys(self._after_key, SLICE)
+        self._after_key = walked.last if walked.last and walked.seen == SLICE else FIRST
+        return walked.seen == SLICE

@@ -114,7 +114,8 @@ class Worker:
                 deaf=lambda: self._emit(ListenerDeaf(self._poll)),
             )
             timeout = min(self._lease, COMMAND_TIMEOUT)
-            claims, finishes, prunes = (Link(self._database, timeout=timeout) for _ in range(3))
+            claims = Link(self._database, timeout=timeout, planned_once=True)
+            finishes, prunes = (Link(self._database, timeout=timeout) for _ in range(2))
             # The connection that listens is used by the chores too, so it cannot die without being noticed.
             chores = self._chores = Link(self._listens_at or self._database, timeout=timeout, on_open=ear.on_open)
             for link in (prunes, chores, finishes, claims):

@@ -24,6 +24,7 @@ from litestar_jobs import (
     Limit,
     Never,
     Rate,
+    Unique,
     job,
 )
 
@@ -221,6 +222,34 @@ Cron()  # type: ignore[call-arg]
 Every(30, missed="sometimes")  # type: ignore[arg-type]
 Every("30")  # type: ignore[arg-type]
 job(every="5 minutes")  # type: ignore[call-overload]
+
+
+# Unique jobs.
+
+
+@job(unique=Unique())
+async def once(payload: Mail) -> None: ...
+
+
+@job(unique=Unique(by=("to",), within=timedelta(hours=1), until="started", on_conflict="replace"))
+async def once_by_field(payload: Mail) -> None: ...
+
+
+@job(unique=Unique(by=lambda payload: payload.to.lower()))
+async def once_by_function(payload: Mail) -> int:
+    return 1
+
+
+assert_type(once, Job[Mail, None])
+assert_type(once_by_function, Job[Mail, int])
+assert_type(once(Mail("you")), JobRequest)
+
+Unique(by=5)  # type: ignore[arg-type]
+Unique(by="to")  # type: ignore[arg-type]
+Unique(until="done")  # type: ignore[arg-type]
+Unique(on_conflict="wait")  # type: ignore[arg-type]
+Unique("job")  # type: ignore[call-arg]
+job(unique=True)  # type: ignore[call-overload]
 
 
 # Options have types too.

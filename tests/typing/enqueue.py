@@ -53,6 +53,8 @@ async def handler(data: Mail, jobs: Jobs, db_session: NamedDependency[AsyncSessi
     assert_type(await jobs.enqueue(JobRequest(job_type="elsewhere", payload=b"{}")), JobId)
     assert_type(await jobs.enqueue_with(db_session, send(data)), JobId)
     assert_type(await jobs.enqueue_many(send(Mail(to)) for to in ("you", "me")), list[JobId])
+    assert_type((await jobs.enqueue(report())).is_new, bool)
+    assert_type(await jobs.get(await jobs.enqueue(report())), JobRow | None)
     assert_type(await jobs.get(UUID(int=1)), JobRow | None)
     assert_type(await jobs.result(UUID(int=1), of=add, timeout=5), int)
     assert_type(await jobs.result(UUID(int=1), of=report), None)

@@ -1,0 +1,1 @@
+DROP TABLE IF EXISTS litestar_jobs.unique_key;
