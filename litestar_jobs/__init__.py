@@ -12,9 +12,9 @@ from litestar_jobs.limits import Limit, Rate
 from litestar_jobs.plugin import Jobs, JobsPlugin
 from litestar_jobs.request import JobId, JobRequest
 from litestar_jobs.retry import Exponential, Fixed, Never
-from litestar_jobs.row import JobRow, JobStatus
+from litestar_jobs.row import FailedJob, JobRow, JobStatus
 from litestar_jobs.schedule import Cron, Every
-from litestar_jobs.signals import Cancel, Fail, RetryAfter
+from litestar_jobs.signals import Cancel, Fail, RetryAfter, Snooze
 from litestar_jobs.unique import Unique
 
 __all__ = (
@@ -23,6 +23,7 @@ __all__ = (
     "Every",
     "Exponential",
     "Fail",
+    "FailedJob",
     "Fixed",
     "Job",
     "JobContext",
@@ -40,6 +41,7 @@ __all__ = (
     "Rate",
     "Retention",
     "RetryAfter",
+    "Snooze",
     "Unique",
     "WorkerConfig",
     "job",

@@ -90,6 +90,7 @@ class Agenda:
             [job.trace_id for job in jobs],
             [job.headers.decode() if job.headers else None for job in jobs],
             self._channel,
+            *asked.limits,
             *msgspec.structs.astuple(asked.limited or NOT_LIMITED),
         )
         return rows[0]["busy"] if rows else None
@@ -109,6 +110,7 @@ class Agenda:
                 job.trace_id,
                 job.headers.decode() if job.headers else None,
                 self._channel,
+                *asked.limits,
                 *msgspec.structs.astuple(asked.limited or NOT_LIMITED),
             )
         )

@@ -7,6 +7,10 @@ WITH gone AS (
      WHERE id = ANY (ARRAY(SELECT id FROM litestar_jobs.finished
                             WHERE id = ANY ($1::uuid[]) AND status = ANY ($2::text[]) FOR UPDATE SKIP LOCKED))
     RETURNING id
+), anew AS (
+    UPDATE litestar_jobs.job SET snoozes = 0, expires_at = NULL, deadline_at = NULL
+     WHERE id = ANY (ARRAY(SELECT id FROM gone))
+       AND (snoozes > 0 OR expires_at IS NOT NULL OR deadline_at IS NOT NULL)
 ), again AS MATERIALIZED (
     SELECT job.id, job.queue, job.priority, l.reason, l.key FROM litestar_jobs.job LEFT JOIN LATERAL (
         SELECT reason, key FROM litestar_jobs.limited WHERE limited.id = job.id OFFSET 0) AS l ON true

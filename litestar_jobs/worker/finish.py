@@ -1,12 +1,12 @@
 """Step 5, finish: outcomes become rows. They gather while the last ones are being written; there is no timer."""
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from uuid import UUID
 
 from litestar_jobs.database import may_have_been_written
 from litestar_jobs.news import Listener
-from litestar_jobs.outcome import Committed, Completed, Outcome, Settlement, Unanswered, settlement
+from litestar_jobs.outcome import Completed, Lost, Outcome, Settlement, Unanswered, settlement
 from litestar_jobs.store import Claimed, Store
 from litestar_jobs.telemetry import Event, OutcomeRefused
 from litestar_jobs.worker.chore import Chore
@@ -29,13 +29,15 @@ class Finisher:
         store: Store,
         tell: Listener,
         emit: Callable[[Event], None],
-        changed: Callable[[Collection[UUID]], None],
+        changed: Callable[[Iterable[UUID]], None],
+        follow_ups: str,
     ) -> None:
         """``tell`` hears of jobs that run again after a delay, once that is written, and ``changed`` of all."""
         self._store = store
         self._tell = tell
         self._emit = emit
         self._changed = changed
+        self._follow_ups = follow_ups
         self._completed: list[Claimed] = []
         self._with_results: list[tuple[Claimed, str]] = []
         self._settled: list[tuple[Claimed, Settlement]] = []
@@ -67,7 +69,7 @@ class Finisher:
             if isinstance(outcome, Unanswered):
                 self._unheard.add(job.token)
         else:
-            if type(outcome) is Committed:
+            if type(outcome) is not Lost:
                 self._changed([job.id])
             return
         self._chore.wake()
@@ -93,7 +95,7 @@ class Finisher:
             await self._report([(job, "completed") for job in jobs], moved)
             del self._with_results[: len(with_results)]
         if settled := self._settled[:BATCH]:
-            moved = await self._heard([job for job, _ in settled], self._store.settle(settled))
+            moved = await self._heard([job for job, _ in settled], self._store.settle(settled, self._follow_ups))
             await self._report([(job, end.verdict) for job, end in settled], moved)
             del self._settled[: len(settled)]
             if delays := [end.delay for _, end in settled if end.delay > 0]:
@@ -120,7 +122,7 @@ class Finisher:
     async def _report(self, written: list[tuple[Claimed, str]], moved: set[UUID]) -> None:
         """Tell of those that another has ended. What did not move because it had moved before, unheard, is not among
         them."""
-        self._changed([job.id for job, _ in written])
+        self._changed(job.id for job, _ in written)
         refused = [] if len(moved) == len(written) else [end for end in written if end[0].id not in moved]
         if unheard := [job for job, _ in refused if job.token in self._unheard]:
             own = {job.id for job in unheard} - await self._store.taken_away(unheard)
