@@ -30,6 +30,7 @@ from limited import INSTRUMENT, TABLES, Connection, most_at_once, starts, too_cl
 from limits_app import pull
 from litestar_jobs import (
     Every,
+    FailedJob,
     Fixed,
     Job,
     JobContext,
@@ -40,6 +41,7 @@ from litestar_jobs import (
     JobStatus,
     Limit,
     Rate,
+    Unique,
     job,
 )
 from litestar_jobs.database import SETTINGS
@@ -619,3 +621,57 @@ def test_jobs_that_share_a_key_agree_on_its_numbers() -> None:
     ):
         Litestar(plugins=[JobsPlugin(JobsConfig(dsn="postgresql://nowhere/none", jobs=[one, two], worker=None))])
     Litestar(plugins=[JobsPlugin(JobsConfig(dsn="postgresql://nowhere/none", jobs=[one, three], worker=None))])
+
+
+# Beside other features.
+
+
+async def test_a_unique_job_that_is_replaced_waits_at_the_gate_of_what_it_became(
+    dsn: str, connection: Connection
+) -> None:
+    await connection.execute(INSTRUMENT)
+
+    @job(limit=Limit(1, by="customer"), unique=Unique(by=lambda order: order.number, on_conflict="replace"))
+    async def bill(payload: Order) -> None: ...
+
+    plugin = JobsPlugin(JobsConfig(dsn=dsn, jobs=[bill], worker=None))
+    async with running(Litestar(plugins=[plugin], logging_config=None)):
+        client = plugin.client
+        first = await client.enqueue(bill(Order("a", 1)))
+        assert await client.store.held(first) == "limit:bill:a"
+        assert await client.enqueue(bill(Order("b", 1))) == first
+        assert await client.store.held(first) == "limit:bill:b"
+        assert await client.enqueue(bill(Order("c", 1), delay=0.05)) == first
+        assert await client.store.held(first) is None
+    async with workers(1, dsn, [bill]) as client:
+        row = await ended(client, first)
+    assert row.payload == {"customer": "c", "number": 1}
+    assert await most_at_once(connection) == {"bill:c": 1}
+
+
+async def test_a_running_job_that_is_cancelled_makes_room(dsn: str) -> None:
+    gate = Gate()
+    ran: list[int] = []
+
+    @job(limit=Limit(1))
+    async def pull(payload: int) -> None:
+        ran.append(payload)
+        if payload == 1:
+            await gate.pass_through()
+
+    async with workers(1, dsn, [pull]) as client:
+        first, second = await client.enqueue_many([pull(1), pull(2)])
+        await gate.entered.acquire()
+        assert await client.cancel(first)
+        await ended(client, second)
+    assert ran == [1, 2]
+
+
+def test_what_follows_a_failure_has_no_limit() -> None:
+    @job(limit=Limit(1))
+    async def tell(payload: FailedJob) -> None: ...
+
+    with pytest.raises(DefinitionError, match="what follows a failure has no limit and no rate"):
+
+        @job(on_failure=tell)
+        async def work() -> None: ...
