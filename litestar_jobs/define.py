@@ -12,6 +12,7 @@ import msgspec
 
 from litestar_jobs.durations import Duration, seconds
 from litestar_jobs.errors import DefinitionError
+from litestar_jobs.limits import Limit, Rate, gating
 from litestar_jobs.payload import NO_PAYLOAD, PayloadCodec, ResultCodec
 from litestar_jobs.request import (
     MAX_JOB_TYPE,
@@ -36,8 +37,6 @@ ResultT = TypeVar("ResultT")
 P = ParamSpec("P")
 UNSET: Any = msgspec.UNSET
 
-LAMBDA = "<lambda>"
-
 
 class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What ``@job(...)`` takes."""
@@ -61,6 +60,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     schedules: Sequence[Cron | Every] | None = None
     result: bool = True
     unique: Unique | None = None
+    limit: Limit | None = None
+    rate: Rate | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -130,12 +131,13 @@ class Job(Generic[PayloadT, ResultT]):
             None if returned is None else ResultCodec(self.where, self.name, returned)
         )
         self._keys = self._key_maker(options)
+        self.gating = gating(options.limit, options.rate, name=self.name, where=self.where, codec=self.codec)
         self.schedules: Sequence[Schedule] = bound(
             given(options.cron, options.timezone, options.every, options.schedules), self.name, self.where, self
         )
 
     def _check(self, options: JobOptions) -> None:
-        if self.name == LAMBDA:
+        if self.name == "<lambda>":
             raise DefinitionError(
                 f'job {self.where} is a lambda: write a function, or give a name with @job(name="...")'
             )
@@ -167,7 +169,7 @@ class Job(Generic[PayloadT, ResultT]):
     @property
     def is_plain(self) -> bool:
         """Whether its requests ask for nothing special by themselves."""
-        return self._keys is None and self.limits == (None, None)
+        return self._keys is None and self.gating is None and self.limits == (None, None)
 
     def __repr__(self) -> str:
         return f"<Job {self.name!r} from {self.where}>"
@@ -231,6 +233,7 @@ class Job(Generic[PayloadT, ResultT]):
             expires_in=self.limits[0] if expires_in is None else expires_in,
             deadline=self.limits[1] if deadline is None else deadline,
             unique=None if self._keys is None else self._keys.key(payload, encoded),
+            limited=None if self.gating is None else self.gating.of(encoded),
         )
 
     def _encoded(self, payload: Any) -> bytes:
@@ -258,7 +261,8 @@ class JobDecorator:
     event loop and must not block). What a function returns is kept if its annotation says that it returns something,
     unless ``result`` is False.
 
-    With ``unique``, a :class:`Unique`, of jobs with one key there is one at a time.
+    With ``unique``, a :class:`Unique`, of jobs with one key there is one at a time. With
+    a ``limit``, a :class:`Limit`, only so many run at once, and with a ``rate``, a :class:`Rate`, start in a time.
 
     A periodic job has ``cron`` with a ``timezone`` (UTC), or ``every`` so many seconds, or several ``schedules``, each a
     :class:`Cron` or :class:`Every`.
@@ -302,6 +306,8 @@ class JobDecorator:
         schedules: Sequence[Cron | Every] | None = ...,
         result: bool = ...,
         unique: Unique | None = ...,
+        limit: Limit | None = ...,
+        rate: Rate | None = ...,
     ) -> "JobDecorator": ...
 
     def __call__(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -332,6 +338,10 @@ def _check_follow_up(name: str, follow_up: object) -> None:
             f"async def tell(payload: FailedJob) -> None. It is {follow_up!r}"
         )
     while isinstance(follow_up, Job):
+        if follow_up.gating is not None:
+            raise DefinitionError(
+                f"on_failure cannot be {follow_up!r}: what follows a failure has no limit and no rate"
+            )
         if follow_up.name == name:
             raise DefinitionError(f"job {name!r} would follow its own failure, for ever: on_failure goes in a circle")
         follow_up = follow_up.on_failure
