@@ -129,7 +129,7 @@ class Job(Generic[PayloadT, ResultT]):
         self.result_codec: ResultCodec[ResultT] | None = (
             None if returned is None else ResultCodec(self.where, self.name, returned)
         )
-        self._keys = self._key_maker(options)
+        self.keys = self._key_maker(options)
         self.schedules: Sequence[Schedule] = bound(
             given(options.cron, options.timezone, options.every, options.schedules), self.name, self.where, self
         )
@@ -225,7 +225,7 @@ class Job(Generic[PayloadT, ResultT]):
             delay=delay,
             expires_in=self.limits[0] if expires_in is None else expires_in,
             deadline=self.limits[1] if deadline is None else deadline,
-            unique=None if self._keys is None else self._keys.key(payload, encoded),
+            unique=None if self.keys is None else self.keys.key(payload, encoded),
         )
 
     def _encoded(self, payload: Any) -> bytes:
@@ -325,6 +325,11 @@ def _check_follow_up(name: str, follow_up: object) -> None:
         raise DefinitionError(
             "on_failure must be a job, decorated with @job before this one, whose payload is a FailedJob: "
             f"async def tell(payload: FailedJob) -> None. It is {follow_up!r}"
+        )
+    if isinstance(follow_up, Job) and follow_up.keys is not None:
+        raise DefinitionError(
+            f"on_failure cannot be unique job {follow_up.name!r}, since each failure has a job of its own: let it enqueue "
+            "the unique one"
         )
     while isinstance(follow_up, Job):
         if follow_up.name == name:
