@@ -13,18 +13,14 @@ import msgspec
 from litestar_jobs.durations import Duration, seconds
 from litestar_jobs.errors import DefinitionError
 from litestar_jobs.limits import Limit, Rate, gating
+from litestar_jobs.options import JobOptions
 from litestar_jobs.payload import NO_PAYLOAD, PayloadCodec, ResultCodec
 from litestar_jobs.request import (
     MAX_JOB_TYPE,
-    MAX_PRIORITY,
-    MAX_RETRIES,
     JobRequest,
-    check_limits,
     check_name,
-    check_queue,
-    whole_number,
 )
-from litestar_jobs.retry import ErrorTypes, Exponential, RetryOn, RetryPolicy, check_policy, with_rules
+from litestar_jobs.retry import ErrorTypes, RetryOn, RetryPolicy, with_rules
 from litestar_jobs.row import FailedJob
 from litestar_jobs.schedule import Cron, Every, Schedule, bound, given
 from litestar_jobs.signature import payload_type, result_type, split, where
@@ -36,66 +32,6 @@ PayloadT = TypeVar("PayloadT")
 ResultT = TypeVar("ResultT")
 P = ParamSpec("P")
 UNSET: Any = msgspec.UNSET
-
-
-class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``@job(...)`` takes."""
-
-    name: str | None = None
-    queue: str = "default"
-    max_retries: int = 3
-    retry: RetryPolicy = Exponential()
-    retry_on: RetryOn | None = None
-    fail_on: ErrorTypes | None = None
-    max_snoozes: int = 100
-    on_failure: "Job[FailedJob, Any] | None" = None
-    timeout: Duration | None = None
-    expires_in: Duration | None = None
-    deadline: Duration | None = None
-    priority: int = 0
-    sync_to_thread: bool | None = None
-    cron: str | None = None
-    timezone: str | None = None
-    every: Duration | None = None
-    schedules: Sequence[Cron | Every] | None = None
-    result: bool = True
-    unique: Unique | None = None
-    limit: Limit | None = None
-    rate: Rate | None = None
-
-    def __post_init__(self) -> None:
-        if self.name is not None:
-            check_name(self.name, "a job's name", MAX_JOB_TYPE)
-        check_queue(self.queue)
-        whole_number(self.max_retries, "max_retries", 0, MAX_RETRIES)
-        whole_number(self.priority, "priority", -MAX_PRIORITY, MAX_PRIORITY)
-        check_policy(self.retry)
-        with_rules(self.retry, self.retry_on, self.fail_on)
-        whole_number(self.max_snoozes, "max_snoozes", 0, MAX_RETRIES)
-        if self.timeout is not None:
-            seconds(self.timeout, "timeout", least=0.001)
-        check_limits(self.expires_in, self.deadline)
-        _check_yes_or_no(self.sync_to_thread)
-        given(self.cron, self.timezone, self.every, self.schedules)
-        if not isinstance(self.result, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - of those who do not check
-            raise DefinitionError(f"result must be True or False, not {self.result!r}")
-        if not isinstance(self.unique, Unique | None):  # pyright: ignore[reportUnnecessaryIsInstance] - the same
-            raise DefinitionError(f"unique must be Unique(...), not {self.unique!r}")
-
-    def but(self, options: dict[str, Any]) -> "JobOptions":
-        """These options with others in their places."""
-        unknown = sorted(options.keys() - set(self.__struct_fields__))
-        if unknown:
-            raise DefinitionError(
-                f"@job has no option {unknown[0]!r}; it has {', '.join(self.__struct_fields__)}. "
-                "Values for the job itself belong into its payload."
-            )
-        return msgspec.structs.replace(self, **options)
-
-
-def _check_yes_or_no(in_thread: object) -> None:
-    if not isinstance(in_thread, bool | None):
-        raise DefinitionError(f"sync_to_thread must be True or False, not {in_thread!r}")
 
 
 class Job(Generic[PayloadT, ResultT]):
@@ -338,9 +274,10 @@ def _check_follow_up(name: str, follow_up: object) -> None:
             f"async def tell(payload: FailedJob) -> None. It is {follow_up!r}"
         )
     while isinstance(follow_up, Job):
-        if follow_up.gating is not None:
+        if not follow_up.is_plain:
             raise DefinitionError(
-                f"on_failure cannot be {follow_up!r}: what follows a failure has no limit and no rate"
+                f"on_failure cannot be {follow_up!r}, which has unique, limit, rate, expires_in or deadline: each failure is "
+                "followed by a job of its own, at once. Let that enqueue the other."
             )
         if follow_up.name == name:
             raise DefinitionError(f"job {name!r} would follow its own failure, for ever: on_failure goes in a circle")

@@ -671,7 +671,7 @@ def test_what_follows_a_failure_has_no_limit() -> None:
     @job(limit=Limit(1))
     async def tell(payload: FailedJob) -> None: ...
 
-    with pytest.raises(DefinitionError, match="what follows a failure has no limit and no rate"):
+    with pytest.raises(DefinitionError, match="which has unique, limit, rate"):
 
         @job(on_failure=tell)
         async def work() -> None: ...
