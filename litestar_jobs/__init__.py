@@ -12,9 +12,9 @@ from litestar_jobs.filter import JobFilter
 from litestar_jobs.plugin import Jobs, JobsPlugin
 from litestar_jobs.request import JobId, JobRequest
 from litestar_jobs.retry import Exponential, Fixed, Never
-from litestar_jobs.row import JobRow, JobStatus
+from litestar_jobs.row import FailedJob, JobRow, JobStatus
 from litestar_jobs.schedule import Cron, Every
-from litestar_jobs.signals import Cancel, Fail, RetryAfter
+from litestar_jobs.signals import Cancel, Fail, RetryAfter, Snooze
 from litestar_jobs.unique import Unique
 from litestar_jobs.workflow import Finished, Workflow, chain, group
 from litestar_jobs.workflows import StartedWorkflow
@@ -25,6 +25,7 @@ __all__ = (
     "Every",
     "Exponential",
     "Fail",
+    "FailedJob",
     "Finished",
     "Fixed",
     "Job",
@@ -41,6 +42,7 @@ __all__ = (
     "Never",
     "Retention",
     "RetryAfter",
+    "Snooze",
     "StartedWorkflow",
     "StepRow",
     "Unique",

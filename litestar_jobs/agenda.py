@@ -90,6 +90,7 @@ class Agenda:
             [job.trace_id for job in jobs],
             [job.headers.decode() if job.headers else None for job in jobs],
             self._channel,
+            *asked.limits,
         )
         return rows[0]["busy"] if rows else None
 
@@ -108,6 +109,7 @@ class Agenda:
                 job.trace_id,
                 job.headers.decode() if job.headers else None,
                 self._channel,
+                *asked.limits,
             )
         )
 

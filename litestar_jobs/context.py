@@ -3,14 +3,14 @@
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
 from datetime import datetime
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 from uuid import UUID
 
 import msgspec
 
 from litestar_jobs.outcome import storable
 
-__all__ = ("JobContext", "Report", "current_job", "current_report")
+__all__ = ("JobContext", "Report", "current_attempt", "current_job", "current_report")
 
 MOST_SAID = 500
 
@@ -50,6 +50,13 @@ class JobContext(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a failure of this attempt is final."""
         return self.attempt > self.max_retries
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for this attempt any more: its job was cancelled, its timeout is over, or the worker
+        stops. For synchronous handlers, which nothing can interrupt, to look at now and then; an async one gets
+        ``CancelledError``. Outside of a worker, in a unit test, it is False."""
+        return (attempt := current_attempt.get()) is not None and attempt.is_cancelled
+
     def progress(self, part: float, message: str | None = None) -> Awaitable[None]:
         """Tell how far this attempt has come, from 0 to 1, for ``JobRow.progress`` and ``jobs.watch(id)``.
 
@@ -64,6 +71,13 @@ class JobContext(msgspec.Struct, frozen=True, kw_only=True):
         return ONE_TURN
 
 
+class Cancellable(Protocol):
+    """An attempt, as far as its job may know it."""
+
+    @property
+    def is_cancelled(self) -> bool: ...
+
+
 Report: TypeAlias = Callable[[JobContext, float, str | None], None]
 
 
@@ -72,3 +86,6 @@ current_job: ContextVar[JobContext | None] = ContextVar("litestar_jobs_current_j
 
 current_report: ContextVar[Report | None] = ContextVar("litestar_jobs_current_report", default=None)
 """Where jobs of this context's worker tell their progress."""
+
+current_attempt: ContextVar[Cancellable | None] = ContextVar("litestar_jobs_current_attempt", default=None)
+"""The attempt that runs in this context."""

@@ -22,6 +22,7 @@ __all__ = (
     "MISSING_SCHEMA",
     "NOT_ALLOWED",
     "UNAVAILABLE",
+    "WAITED",
     "Database",
     "Fetch",
     "Link",
@@ -52,6 +53,9 @@ BAD_ROW: tuple[type[BaseException], ...] = (
     asyncpg.exceptions.ProgramLimitExceededError,
 )
 """What one row of a batch can do to the whole batch."""
+
+WAITED: tuple[type[BaseException], ...] = (asyncpg.exceptions.LockNotAvailableError,)
+"""What the database answers to who waited too long for another transaction."""
 
 MISSING_SCHEMA: tuple[type[BaseException], ...] = (
     asyncpg.UndefinedTableError,

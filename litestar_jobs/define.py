@@ -4,30 +4,32 @@ Nothing here touches a database, and calling a job does not either: it gives a :
 """
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
 from litestar_jobs.durations import Duration, seconds
-from litestar_jobs.errors import ConfigurationError, DefinitionError
+from litestar_jobs.errors import DefinitionError
 from litestar_jobs.payload import NO_PAYLOAD, PayloadCodec, ResultCodec
 from litestar_jobs.request import (
     MAX_JOB_TYPE,
     MAX_PRIORITY,
     MAX_RETRIES,
     JobRequest,
+    check_limits,
     check_name,
     check_queue,
     whole_number,
 )
-from litestar_jobs.retry import Exponential, RetryPolicy, check_policy
-from litestar_jobs.schedule import Cron, Every, Schedule, bound, by_name, given
+from litestar_jobs.retry import ErrorTypes, Exponential, RetryOn, RetryPolicy, check_policy, with_rules
+from litestar_jobs.row import FailedJob
+from litestar_jobs.schedule import Cron, Every, Schedule, bound, given
 from litestar_jobs.signature import payload_type, result_type, split, where
 from litestar_jobs.unique import KeyMaker, Unique
 
-__all__ = ("Job", "JobDecorator", "job", "registered_jobs", "select_jobs")
+__all__ = ("Job", "JobDecorator", "job", "registered_jobs")
 
 PayloadT = TypeVar("PayloadT")
 ResultT = TypeVar("ResultT")
@@ -44,7 +46,13 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     queue: str = "default"
     max_retries: int = 3
     retry: RetryPolicy = Exponential()
+    retry_on: RetryOn | None = None
+    fail_on: ErrorTypes | None = None
+    max_snoozes: int = 100
+    on_failure: "Job[FailedJob, Any] | None" = None
     timeout: Duration | None = None
+    expires_in: Duration | None = None
+    deadline: Duration | None = None
     priority: int = 0
     sync_to_thread: bool | None = None
     cron: str | None = None
@@ -61,8 +69,11 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
         whole_number(self.max_retries, "max_retries", 0, MAX_RETRIES)
         whole_number(self.priority, "priority", -MAX_PRIORITY, MAX_PRIORITY)
         check_policy(self.retry)
+        with_rules(self.retry, self.retry_on, self.fail_on)
+        whole_number(self.max_snoozes, "max_snoozes", 0, MAX_RETRIES)
         if self.timeout is not None:
             seconds(self.timeout, "timeout", least=0.001)
+        check_limits(self.expires_in, self.deadline)
         _check_yes_or_no(self.sync_to_thread)
         given(self.cron, self.timezone, self.every, self.schedules)
         if not isinstance(self.result, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - of those who do not check
@@ -96,8 +107,11 @@ class Job(Generic[PayloadT, ResultT]):
         self.name = fn.__name__ if options.name is None else options.name
         self.queue = options.queue
         self.max_retries = options.max_retries
-        self.retry = options.retry
+        self.retry = with_rules(options.retry, options.retry_on, options.fail_on)
+        self.max_snoozes = options.max_snoozes
+        self.on_failure = options.on_failure
         self.timeout = None if options.timeout is None else seconds(options.timeout, "timeout")
+        self.limits = (options.expires_in, options.deadline)
         self.priority = options.priority
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn))
         self.in_thread = not self.is_async and options.sync_to_thread is not False
@@ -130,6 +144,7 @@ class Job(Generic[PayloadT, ResultT]):
             raise DefinitionError(f"job {self.where} is a generator; a job is a function that returns when it is done")
         if self.is_async and options.sync_to_thread is not None:
             raise DefinitionError(f"job {self.where} is async; sync_to_thread is for functions that are not")
+        _check_follow_up(self.name, options.on_failure)
 
     def _key_maker(self, options: JobOptions) -> KeyMaker | None:
         if options.unique is None:
@@ -150,9 +165,9 @@ class Job(Generic[PayloadT, ResultT]):
         return None if self.codec is None else self.codec.type
 
     @property
-    def is_unique(self) -> bool:
-        """Whether there is one at a time with a key."""
-        return self._keys is not None
+    def is_plain(self) -> bool:
+        """Whether its requests are, unless a call says otherwise."""
+        return self._keys is None and self.limits == (None, None)
 
     def __repr__(self) -> str:
         return f"<Job {self.name!r} from {self.where}>"
@@ -167,6 +182,8 @@ class Job(Generic[PayloadT, ResultT]):
         delay: Duration | None = ...,
         run_at: datetime | None = ...,
         max_retries: int = ...,
+        expires_in: Duration | None = ...,
+        deadline: Duration | None = ...,
     ) -> JobRequest: ...
 
     @overload
@@ -180,6 +197,8 @@ class Job(Generic[PayloadT, ResultT]):
         delay: Duration | None = ...,
         run_at: datetime | None = ...,
         max_retries: int = ...,
+        expires_in: Duration | None = ...,
+        deadline: Duration | None = ...,
     ) -> JobRequest: ...
 
     def __call__(  # noqa: PLR0913 - these are the options of one call
@@ -192,6 +211,8 @@ class Job(Generic[PayloadT, ResultT]):
         delay: Duration | None = None,
         run_at: datetime | None = None,
         max_retries: int | None = None,
+        expires_in: Duration | None = None,
+        deadline: Duration | None = None,
     ) -> JobRequest:
         """Ask for an execution with this payload. Options left out are the job's own.
 
@@ -207,6 +228,8 @@ class Job(Generic[PayloadT, ResultT]):
             priority=self.priority if priority is None else priority,
             run_at=run_at,
             delay=delay,
+            expires_in=self.limits[0] if expires_in is None else expires_in,
+            deadline=self.limits[1] if deadline is None else deadline,
             unique=None if self._keys is None else self._keys.key(payload, encoded),
         )
 
@@ -228,10 +251,12 @@ class JobDecorator:
     The first parameter of the function is the payload; the parameters after it are dependencies, filled by name.
     A job without a payload has only keyword parameters: ``async def report(*, db_session: ...)``.
 
-    Options: ``name`` (the function's), ``queue``, ``max_retries`` (after the first attempt), ``retry`` (the policy),
-    ``timeout`` of an attempt in seconds (none), ``priority`` (lower runs first), and for synchronous functions
-    ``sync_to_thread`` (yes: with False they run in the event loop and must not block). What a function returns is kept
-    if its annotation says that it returns something, unless ``result`` is False.
+    Options: ``name`` (the function's), ``queue``, ``max_retries`` (after the first attempt), ``retry`` (the policy) and
+    for which exceptions it holds (``retry_on``, ``fail_on``), ``max_snoozes``, ``on_failure`` (a job that follows when this
+    one has failed for good), ``timeout`` of an attempt in seconds (none), ``expires_in`` and ``deadline`` of the whole
+    job, ``priority`` (lower runs first), and for synchronous functions ``sync_to_thread`` (yes: with False they run in the
+    event loop and must not block). What a function returns is kept if its annotation says that it returns something,
+    unless ``result`` is False.
 
     With ``unique``, a :class:`Unique`, of jobs with one key there is one at a time.
 
@@ -262,7 +287,13 @@ class JobDecorator:
         queue: str = ...,
         max_retries: int = ...,
         retry: RetryPolicy = ...,
+        retry_on: RetryOn | None = ...,
+        fail_on: ErrorTypes | None = ...,
+        max_snoozes: int = ...,
+        on_failure: Job[FailedJob, Any] | None = ...,
         timeout: Duration | None = ...,
+        expires_in: Duration | None = ...,
+        deadline: Duration | None = ...,
         priority: int = ...,
         sync_to_thread: bool | None = ...,
         cron: str | None = ...,
@@ -294,27 +325,16 @@ def registered_jobs() -> list[Job[Any, Any]]:
     return list(_registry.values())
 
 
-def select_jobs(jobs: Iterable[object] | None) -> dict[str, Job[Any, Any]]:
-    """The jobs of an application by name: these, or all that are registered.
-
-    Raises :exc:`ConfigurationError` if two have one name, or schedules of two.
-    """
-    chosen: dict[str, Job[Any, Any]] = {}
-    for each in registered_jobs() if jobs is None else map(_job, jobs):
-        other = chosen.setdefault(each.name, each)
-        if other is not each:
-            raise ConfigurationError(
-                f"two jobs are named {each.name!r}: {other.where} and {each.where}. "
-                'Give one of them a name of its own with @job(name="..."), or choose with JobsConfig(jobs=[...]).'
-            )
-    by_name(schedule for each in chosen.values() for schedule in each.schedules)
-    return chosen
-
-
-def _job(given: object) -> Job[Any, Any]:
-    if not isinstance(given, Job):
-        raise ConfigurationError(f"JobsConfig(jobs=[...]) takes functions decorated with @job, not {given!r}")
-    return cast("Job[object, object]", given)
+def _check_follow_up(name: str, follow_up: object) -> None:
+    if follow_up is not None and (not isinstance(follow_up, Job) or follow_up.payload_type is not FailedJob):
+        raise DefinitionError(
+            "on_failure must be a job, decorated with @job before this one, whose payload is a FailedJob: "
+            f"async def tell(payload: FailedJob) -> None. It is {follow_up!r}"
+        )
+    while isinstance(follow_up, Job):
+        if follow_up.name == name:
+            raise DefinitionError(f"job {name!r} would follow its own failure, for ever: on_failure goes in a circle")
+        follow_up = follow_up.on_failure
 
 
 def _names_around() -> dict[str, Any]:

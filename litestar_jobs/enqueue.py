@@ -15,7 +15,7 @@ from uuid_utils import uuid7
 
 from litestar_jobs.bulk import CHUNK, BulkWriter, in_chunks
 from litestar_jobs.course import Course
-from litestar_jobs.database import Database, Link
+from litestar_jobs.database import WAITED, Database, Link
 from litestar_jobs.define import Job
 from litestar_jobs.durations import Duration, seconds
 from litestar_jobs.errors import (
@@ -68,7 +68,7 @@ class JobsClient:
         self._store = Store(self._control.fetch, self._sql)
         self._special_writes = Link(database, timeout=WRITE_TIMEOUT)
         self._gatherer = Gatherer(Store(self._writes.fetch, self._sql).enqueue)
-        self._special = Gatherer(partial(write_special_alone, self._special_writes, self._sql))
+        self._special = Gatherer(partial(write_special_alone, self._special_writes, self._sql), WAITED)
         self._watcher = Watcher(database, self._sql)
         self._bell.start(self._store)
         course = Course(self._control, self._sql)
@@ -215,13 +215,14 @@ class JobsClient:
                 yield row
 
     async def cancel(self, job_id: UUID) -> bool:
-        """End a pending job as cancelled. False, and nothing changed, if it is not pending."""
+        """End a job as cancelled. One that runs is stopped, wherever that is, and can commit nothing with its injected
+        session. False, and nothing changed, if it has ended."""
         self._in_loop()
         while not await self._store.cancel(job_id):
             row = await self._store.get(job_id)
-            if row is None or row.status is not JobStatus.PENDING:
-                return False
-            # It was on its way from one pending state to another.
+            if row is None or row.has_ended:
+                return False  # otherwise it was on its way from one state to another
+        self._bell.ring_off()
         await self._workflows.lead_on([job_id])
         return True
 
@@ -247,8 +248,10 @@ class JobsClient:
         return await self._operator().retry(which, dry_run=dry_run)
 
     async def cancel_all(self, which: JobFilter, *, dry_run: bool = False) -> int:
-        """End the pending jobs as cancelled that the filter means. Running ones go on."""
-        return await self._operator().cancel(which, dry_run=dry_run)
+        """End the pending and running jobs as cancelled that the filter means, as :meth:`cancel` does one."""
+        cancelled = await self._operator().cancel(which, dry_run=dry_run)
+        self._bell.ring_off()
+        return cancelled
 
     async def delete_all(self, which: JobFilter, *, dry_run: bool = False) -> int:
         """Delete the jobs that have ended and that the filter means. Pending ones have to be cancelled first."""
@@ -278,9 +281,9 @@ class JobsClient:
         self._in_loop()
         return Queues(self._store, lambda: self._bell.ring(set(), 0.0))
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        """Be told of jobs enqueued in this process, without the database. Answers how to stop listening."""
-        return self._bell.listen(listener)
+    def listen(self, listener: Listener, cancelled: Callable[[], None] | None = None) -> Callable[[], None]:
+        """Be told of jobs enqueued, and cancelled, in this process, without the database. Answers how to stop listening."""
+        return self._bell.listen(listener, cancelled)
 
     @property
     def store(self) -> Store:

@@ -21,6 +21,10 @@
         ├── PayloadError          a stored payload no longer decodes
         ├── ResultError           what a handler returned cannot be kept, or does not decode where it is awaited
         ├── JobTimeout            an attempt ran longer than its timeout
+        ├── JobDeadline           the time for all its attempts is over
+        ├── JobExpired            no attempt was begun in time
+        ├── StepCancelled         one that a step of a workflow needs did not complete
+        ├── SnoozedTooOften       its handler said that it waits more often than it may
         ├── WorkerLost            the process that ran it is gone
         └── LeaseLost             this worker may no longer write for the job
 
@@ -38,6 +42,8 @@ __all__ = (
     "EnqueueError",
     "EnqueueUncertain",
     "JobCancelled",
+    "JobDeadline",
+    "JobExpired",
     "JobFailed",
     "JobTimeout",
     "JobsError",
@@ -47,7 +53,9 @@ __all__ = (
     "PayloadRefused",
     "ResultError",
     "SchemaError",
+    "SnoozedTooOften",
     "StartupError",
+    "StepCancelled",
     "WorkerLost",
     "WrongEventLoop",
 )
@@ -172,6 +180,33 @@ class JobTimeout(JobsError, TimeoutError):
     def __init__(self, timeout: float) -> None:
         super().__init__(f"the attempt ran longer than its timeout of {timeout:g} s")
         self.timeout = timeout
+
+
+class JobDeadline(JobsError):
+    """The ``deadline`` of a job, over all its attempts, is over, or would be before the next one could begin. The job has
+    failed for good."""
+
+
+class StepCancelled(JobsError):
+    """A step of a workflow was cancelled, because one that it needs failed or was cancelled. The message says which."""
+
+
+class JobExpired(JobsError):
+    """No attempt of a job was begun within its ``expires_in``: it has ended as cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__("no attempt was begun in time")
+
+
+class SnoozedTooOften(JobsError):
+    """The handler of a job raised or returned ``Snooze`` more often than the ``max_snoozes`` of the job allow."""
+
+    def __init__(self, max_snoozes: int) -> None:
+        super().__init__(
+            f"the job has snoozed {max_snoozes} times, as often as it may: what does it wait for? "
+            "@job(max_snoozes=...) sets how often"
+        )
+        self.max_snoozes = max_snoozes
 
 
 class WorkerLost(JobsError):

@@ -6,6 +6,7 @@ Plain jobs and special ones have a gatherer each, because these may have to wait
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
@@ -30,13 +31,19 @@ BATCH_BYTES = 4_000_000
 """... bytes of their payloads, unless a single one is larger."""
 MOST_ACCEPTED = 5_000
 """Jobs that are waiting or being written at the most."""
+PATIENCE = 15.0
+"""Seconds for which a job waits for somebody's transaction, at the least."""
 
 
 class Gatherer:
     """Gives each caller its own answer out of a common statement."""
 
-    def __init__(self, write: Write) -> None:
+    def __init__(self, write: Write, waited: tuple[type[BaseException], ...] = ()) -> None:
+        """``waited`` are errors that say that one of a batch has to wait for somebody's transaction."""
         self._write = write
+        self._waited = waited
+        self._held: dict[Answer, float] = {}
+        """Jobs that have to wait so, and since when."""
         self._room = asyncio.Semaphore(MOST_ACCEPTED)
         self._callers = 0
         self._waiting: dict[Answer, NewJob] = {}
@@ -63,6 +70,7 @@ class Gatherer:
             return await answer
         finally:
             self._waiting.pop(answer, None)
+            self._held.pop(answer, None)
 
     async def join(self) -> None:
         """Return when all callers have their answers and nothing is being written."""
@@ -98,9 +106,9 @@ class Gatherer:
     async def _write_batch(self, batch: Batch) -> None:
         try:
             became = await self._write([job for _, job in batch])
-        except BAD_ROW as error:
+        except (*BAD_ROW, *self._waited) as error:
             if len(batch) == 1:
-                _answer(batch, [_refused(job, error) for _, job in batch])
+                self._alone(*batch[0], error)
                 return
             middle = len(batch) // 2
             await self._write_batch(batch[:middle])
@@ -114,6 +122,15 @@ class Gatherer:
                 _answer(batch, [None] * len(batch))
             else:
                 self._settle(batch, became)
+
+    def _alone(self, answer: Answer, job: NewJob, error: BaseException) -> None:
+        """A job that would fail its neighbours: it is refused, or if it only has to wait, the others go first."""
+        if isinstance(error, BAD_ROW):
+            _answer([(answer, job)], [_refused(job, error)])
+        elif time.monotonic() - self._held.setdefault(answer, time.monotonic()) > PATIENCE:
+            _answer([(answer, job)], [_held_up(job, error)])
+        elif not answer.done():
+            self._waiting[answer] = job
 
     def _settle(self, batch: Batch, became: Sequence[Written | None]) -> None:
         """Answer for what was written; the rest goes first into the next batch."""
@@ -142,6 +159,15 @@ def _refused(job: NewJob, error: BaseException) -> PayloadRefused:
     )
     refused.__cause__ = error
     return refused
+
+
+def _held_up(job: NewJob, error: BaseException) -> EnqueueError:
+    held_up = EnqueueError(
+        f"nothing was enqueued: a transaction that is open has had the key of unique job {job.request.job_type!r} for "
+        f"{PATIENCE:g} s. Commit it sooner, or enqueue later in it."
+    )
+    held_up.__cause__ = error
+    return held_up
 
 
 def explained(error: BaseException, job_id: UUID | None) -> BaseException:

@@ -19,7 +19,7 @@ from litestar_jobs.outcome import (
     Interrupted,
     Lost,
     Retry,
-    Snooze,
+    Snoozed,
     Unanswered,
 )
 from litestar_jobs.telemetry import (
@@ -30,6 +30,7 @@ from litestar_jobs.telemetry import (
     CleanupFailed,
     Event,
     HandlerStuck,
+    JobLapsed,
     JobRescued,
     JobsPruned,
     JobUnknown,
@@ -57,7 +58,14 @@ DEAF = (
 )
 
 Elsewhere: TypeAlias = (
-    JobRescued | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned | HandlerStuck | StepSkipped
+    JobRescued
+    | JobLapsed
+    | SuspectReleased
+    | JobUnknown
+    | OutcomeRefused
+    | AttemptAbandoned
+    | HandlerStuck
+    | StepSkipped
 )
 """What happens to a job outside of its own context."""
 
@@ -69,9 +77,9 @@ def log_events(event: Event) -> None:
             logger.debug("%s started", job.job_type)
         case AttemptEnded():
             _log_end(event)
-        case JobRescued() | SuspectReleased() | JobUnknown() | OutcomeRefused() | AttemptAbandoned() | HandlerStuck():
+        case JobRescued() | JobLapsed() | SuspectReleased() | JobUnknown():
             _log_elsewhere(event)
-        case StepSkipped():
+        case OutcomeRefused() | AttemptAbandoned() | HandlerStuck() | StepSkipped():
             _log_elsewhere(event)
         case CleanupFailed(job, error):
             _log_job(logging.ERROR, job, "a dependency failed while it was cleaned up: %s", _brief(error))
@@ -127,8 +135,10 @@ def _log_end(event: AttemptEnded) -> None:
         case Unanswered(Failed(failure) | Retry(failure)):
             text = "its commit was not answered, so it is completed, or attempt %d has failed: %s"
             _log_job(logging.WARNING, job, text, job.attempt, _brief(failure))
-        case Snooze(delay):
-            _log_job(logging.INFO, job, "waits %g s", delay)
+        case Snoozed(delay, reason):
+            _log_job(
+                logging.INFO, job, "waits %g s%s", delay, f": {_printable(reason[:LONGEST_LINE])}" if reason else ""
+            )
         case Cancelled(failure):
             _log_job(logging.INFO, job, "was cancelled%s", "" if failure is None else f": {_brief(failure)}")
     if event.error is not None:
@@ -147,13 +157,19 @@ def _log_elsewhere(event: Elsewhere) -> None:
                 "ran on long after its timeout" if overdue else "was lost with its process",
                 _what_follows(event),
             )
+        case JobLapsed(is_expired=True):
+            _log_job(logging.WARNING, event, "was not begun in time, and is cancelled")
+        case JobLapsed():
+            _log_job(logging.ERROR, event, "failed for good: its deadline was over while it waited")
         case SuspectReleased():
             _log_job(logging.WARNING, event, "was lost with its process more than once; it is its turn to run again")
         case JobUnknown(delay=delay):
             text = "no job of this name is known here, it waits %g s for a worker that knows it"
             _log_job(logging.WARNING, event, text, delay)
         case OutcomeRefused(attempt=attempt, verdict=verdict):
-            text = "attempt %d was not recorded as %s: its lease was lost, it runs or ran elsewhere"
+            text = (
+                "attempt %d was not recorded as %s: its job was cancelled, or its lease was lost and it runs elsewhere"
+            )
             _log_job(logging.WARNING, event, text, attempt, verdict)
         case AttemptAbandoned(attempt=attempt):
             text = "attempt %d did not end when it was cancelled, and was handed back"
@@ -195,7 +211,7 @@ def _log_job(
     job_id = str(job.id if isinstance(job, JobContext) else job.job_id)
     trace_id = job.trace_id or "-"
     span: dict[str, Any] = {"trace_id": trace_id, "job_id": job_id, "job_type": job.job_type, "queue": job.queue}
-    if not isinstance(job, JobUnknown | SuspectReleased | StepSkipped):
+    if not isinstance(job, JobUnknown | JobLapsed | SuspectReleased | StepSkipped):
         span["attempt"] = job.attempt
     logger.log(
         level,

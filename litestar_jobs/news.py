@@ -54,6 +54,7 @@ class Bell:
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
+        self._of_cancels: list[Callable[[], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, store: Store) -> None:
@@ -70,10 +71,23 @@ class Bell:
         if self._sending is not None:
             await asyncio.wait([self._sending])
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
-        """Be told of jobs enqueued in this process. Answers how to stop listening."""
+    def listen(self, listener: Listener, cancelled: Callable[[], None] | None = None) -> Callable[[], None]:
+        """Tell this one too; ``cancelled`` hears that jobs were cancelled that may be running. Answers how to stop that."""
         self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        if cancelled is not None:
+            self._of_cancels.append(cancelled)
+
+        def stop() -> None:
+            self._listeners.remove(listener)
+            if cancelled is not None:
+                self._of_cancels.remove(cancelled)
+
+        return stop
+
+    def ring_off(self) -> None:
+        """Jobs were cancelled that may be running in this process."""
+        for cancelled in self._of_cancels:
+            cancelled()
 
     def tell_of(self, due: Due) -> None:
         """A job was committed."""

@@ -31,6 +31,7 @@ PATIENCE = 3_600.0
 """Seconds that the search for the next slice may take: for most conditions there is no index."""
 
 PENDING = (JobStatus.PENDING,)
+UNENDED = (JobStatus.PENDING, JobStatus.RUNNING)
 ENDED_BADLY = (JobStatus.FAILED, JobStatus.CANCELLED)
 ENDED = (JobStatus.COMPLETED, *ENDED_BADLY)
 
@@ -59,7 +60,7 @@ class Operator:
         return await self._each(which, statuses, lambda ids: self._store.retry_many(ids, statuses), dry_run=dry_run)
 
     async def cancel(self, which: JobFilter, *, dry_run: bool = False) -> int:
-        statuses = which.among(PENDING, "cancelled")
+        statuses = which.among(UNENDED, "cancelled")
         return await self._each(which, statuses, self._cancel, dry_run=dry_run)
 
     async def _cancel(self, ids: list[UUID]) -> dict[UUID, str | None]:

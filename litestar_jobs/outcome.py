@@ -2,14 +2,14 @@
 
 import traceback
 from datetime import timedelta
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from litestar_jobs.durations import LONGEST
-from litestar_jobs.errors import PayloadError, ResultError
+from litestar_jobs.errors import JobDeadline, PayloadError, ResultError, SnoozedTooOften
 from litestar_jobs.retry import RetryPolicy
-from litestar_jobs.signals import Cancel, Fail, RetryAfter
+from litestar_jobs.signals import Cancel, Fail, RetryAfter, Snooze
 
 __all__ = (
     "Cancelled",
@@ -22,12 +22,16 @@ __all__ = (
     "Outcome",
     "Retry",
     "Settlement",
-    "Snooze",
+    "Snoozed",
     "Unanswered",
     "after_failure",
+    "after_snooze",
+    "in_time",
     "settlement",
     "storable",
 )
+
+OutcomeT = TypeVar("OutcomeT")
 
 MAX_MESSAGE = 2_000
 MAX_TRACEBACK = 20_000
@@ -66,6 +70,8 @@ class Failed(msgspec.Struct, frozen=True):
     """No further attempt."""
 
     failure: Failure
+    has_begun: bool = True
+    """False: the deadline of the job was over before; of that no such event comes."""
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -75,16 +81,23 @@ class Retry(msgspec.Struct, frozen=True):
     delay: float
 
 
-class Snooze(msgspec.Struct, frozen=True):
-    """Later, and this attempt does not count."""
+class Snoozed(msgspec.Struct, frozen=True):
+    """Later, in so many seconds, and this attempt does not count: the handler asked for it."""
 
     delay: float
+    reason: str = ""
+    is_asked_for: bool = True
+    """False: this process has no handler for it, and no such event comes."""
 
 
 class Cancelled(msgspec.Struct, frozen=True):
     """Ended on request; ``failure`` keeps the reason, if the handler gave one."""
 
     failure: Failure | None = None
+    is_written: bool = False
+    """Somebody else cancelled the job, in the database, while it ran."""
+    has_begun: bool = True
+    """False: the job had expired; of that no such event comes."""
 
 
 class Interrupted(msgspec.Struct, frozen=True):
@@ -102,13 +115,13 @@ class Unanswered(msgspec.Struct, frozen=True):
     otherwise: Failed | Retry
 
 
-Outcome: TypeAlias = Completed | Committed | Failed | Retry | Snooze | Cancelled | Interrupted | Lost | Unanswered
+Outcome: TypeAlias = Completed | Committed | Failed | Retry | Snoozed | Cancelled | Interrupted | Lost | Unanswered
 
 
 class Settlement(msgspec.Struct, frozen=True):
     """What ``settle.sql`` is told of a job."""
 
-    verdict: Literal["failed", "cancelled", "retry", "release"]
+    verdict: Literal["failed", "cancelled", "retry", "release", "snooze", "expired", "overdue"]
     delay: float = 0.0
     failure: Failure | None = None
 
@@ -124,7 +137,7 @@ def after_failure(
     failure = Failure.of(error)
     if isinstance(error, Cancel):
         return Cancelled(failure)
-    if attempt > max_retries or isinstance(error, PayloadError | ResultError | Fail):
+    if attempt > max_retries or isinstance(error, PayloadError | ResultError | Fail | JobDeadline):
         return Failed(failure)
     if isinstance(error, RetryAfter):
         return Retry(failure, error.delay)
@@ -139,21 +152,37 @@ def after_failure(
         return Failed(Failure.of(broken))
 
 
+def after_snooze(asked: Snooze, snoozes: int, max_snoozes: int) -> Snoozed | Failed:
+    """What follows when a handler asks to run later, after so many snoozes before."""
+    if snoozes < max_snoozes:
+        return Snoozed(asked.delay, asked.reason)
+    return Failed(Failure.of(SnoozedTooOften(max_snoozes)))
+
+
+def in_time(outcome: OutcomeT, seconds_left: float | None, raised: BaseException) -> OutcomeT | Failed:
+    """The outcome, unless the job would go on only after its deadline, so many seconds from now."""
+    if seconds_left is None or not isinstance(outcome, Retry | Snoozed) or outcome.delay < seconds_left:
+        return outcome
+    late = JobDeadline("the deadline of the job comes before its next attempt could")
+    late.__cause__ = raised
+    return Failed(Failure.of(late))
+
+
 def settlement(outcome: Outcome) -> Settlement | None:
     """What to write for an outcome; None for those that ``complete.sql`` writes or nobody may."""
     match outcome.otherwise if isinstance(outcome, Unanswered) else outcome:
-        case Failed(failure):
-            return Settlement("failed", failure=failure)
+        case Failed(failure, has_begun):
+            return Settlement("failed" if has_begun else "overdue", failure=failure)
         case Retry(failure, delay):
             return Settlement("retry", delay, failure)
-        case Snooze(delay):
-            return Settlement("release", delay)
+        case Snoozed(delay, is_asked_for=is_asked_for):
+            return Settlement("snooze" if is_asked_for else "release", delay)
         case Interrupted():
             return Settlement("release")
-        case Cancelled(failure):
-            return Settlement("cancelled", failure=failure)
-        case Completed() | Committed() | Lost():
+        case Completed() | Committed() | Lost() | Cancelled(is_written=True):
             return None
+        case Cancelled(failure, has_begun=has_begun):
+            return Settlement("cancelled" if has_begun else "expired", failure=failure)
 
 
 def _seconds(delay: object) -> float:

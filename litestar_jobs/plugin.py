@@ -27,7 +27,7 @@ from litestar_jobs.cli.connect import OperatedPlugin
 from litestar_jobs.config import JobsConfig, WorkerConfig
 from litestar_jobs.context import JobContext
 from litestar_jobs.database import MISSING_SCHEMA, NOT_ALLOWED, Database, Link
-from litestar_jobs.define import Job, select_jobs
+from litestar_jobs.define import Job
 from litestar_jobs.enqueue import JobsClient
 from litestar_jobs.errors import ConfigurationError, StartupError
 from litestar_jobs.hooks import log_events
@@ -35,6 +35,7 @@ from litestar_jobs.inject import Plan, Planner, SessionFactory, as_provide
 from litestar_jobs.logs import install_record_factory
 from litestar_jobs.middleware import TraceMiddleware
 from litestar_jobs.payload import READ_FACTOR
+from litestar_jobs.select import select_jobs
 from litestar_jobs.source import DatabaseSource, find_database, listening_at
 from litestar_jobs.store import Statements
 from litestar_jobs.telemetry import NoTracing, Tracing

@@ -8,6 +8,7 @@ import msgspec
 __all__ = (
     "Claimed",
     "HeldKey",
+    "Lapsed",
     "LiveWorker",
     "Lowest",
     "QueueCount",
@@ -15,6 +16,7 @@ __all__ = (
     "Released",
     "Rescued",
     "UnknownType",
+    "Walk",
     "Walked",
 )
 
@@ -35,6 +37,11 @@ class Claimed(msgspec.Struct, frozen=True):
     trace_id: str | None
     headers: str | None
     created_at: datetime
+    snoozes: int = 0
+    expired: bool = False
+    """It had to be begun before it was claimed."""
+    deadline: float | None = None
+    """Of the whole job, by this process's monotonic clock."""
 
 
 class Lowest(msgspec.Struct, frozen=True):
@@ -74,6 +81,25 @@ class HeldKey(msgspec.Struct, frozen=True):
     key: UUID
     until: str
     kept_until: datetime | None
+
+
+class Lapsed(msgspec.Struct, frozen=True):
+    """A job that waited for too long: until it had to be begun, or until its deadline."""
+
+    id: UUID
+    job_type: str
+    queue: str
+    trace_id: str | None
+    is_expired: bool
+
+
+class Walk(msgspec.Struct, frozen=True):
+    """How far those that look for lapsed jobs have come: of those that expire, and of those with a deadline."""
+
+    expired_at: datetime = datetime(1, 1, 2, tzinfo=UTC)
+    expired_id: UUID = UUID(int=0)
+    overdue_at: datetime = datetime(1, 1, 2, tzinfo=UTC)
+    overdue_id: UUID = UUID(int=0)
 
 
 class Walked(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ __all__ = (
     "JobId",
     "JobRequest",
     "NewJob",
+    "check_limits",
     "check_name",
     "check_queue",
     "whole_number",
@@ -75,6 +76,13 @@ def _check_json(value: object) -> None:
         raise DefinitionError(f"a payload must be JSON as bytes, but is not: {error}") from error
 
 
+def check_limits(expires_in: object, deadline: object) -> None:
+    """:exc:`DefinitionError` if these are no durations."""
+    for name, value in (("expires_in", expires_in), ("deadline", deadline)):
+        if value is not None:
+            seconds(value, name, least=0.001)
+
+
 class JobId(UUID):
     """The id of a job that was enqueued: a UUID that also says whether the job is new, or was there before."""
 
@@ -112,6 +120,10 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     run_at: datetime | None = None
     delay: Duration | None = None
     """Seconds or a ``timedelta``, counted by the database from the moment of writing."""
+    expires_in: Duration | None = None
+    """If no attempt was begun so long after the job might run, it ends as cancelled."""
+    deadline: Duration | None = None
+    """If the job has not completed so long after it was written, it fails for good."""
     unique: UniqueKey | None = None
     """Of a job with ``@job(unique=...)``; made by calling it."""
 
@@ -126,6 +138,9 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
                 raise DefinitionError("give run_at or delay, not both")
         if self.run_at is not None:
             _check_aware(self.run_at)
+        check_limits(self.expires_in, self.deadline)
+        if self.deadline is not None and self.delay_seconds >= seconds(self.deadline, "deadline"):
+            raise DefinitionError(f"a job that waits {self.delay!r} cannot keep a deadline of {self.deadline!r}")
         _check_json(self.payload)
 
     @property
@@ -136,7 +151,15 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_plain(self) -> bool:
         """Whether nothing special is asked for, so that the plain statements can write it."""
-        return self.unique is None
+        return self.unique is None and self.expires_in is None and self.deadline is None
+
+    @property
+    def limits(self) -> tuple[float | None, float | None]:
+        """``expires_in`` and ``deadline`` as numbers."""
+        return (
+            None if self.expires_in is None else seconds(self.expires_in, "expires_in"),
+            None if self.deadline is None else seconds(self.deadline, "deadline"),
+        )
 
 
 class NewJob(msgspec.Struct, frozen=True):
@@ -168,6 +191,7 @@ class NewJob(msgspec.Struct, frozen=True):
     def special(self) -> dict[str, Any]:
         """The job as an object for ``enqueue_special.sql``."""
         asked = self.request
+        expires_in, deadline = asked.limits
         unique = {} if asked.unique is None else msgspec.structs.asdict(asked.unique)
         return {
             "id": self.id,
@@ -180,6 +204,8 @@ class NewJob(msgspec.Struct, frozen=True):
             "headers": msgspec.Raw(self.headers) if self.headers else None,
             "run_at": asked.run_at,
             "delay": asked.delay_seconds,
+            "expires_in": expires_in,
+            "deadline": deadline,
             **unique,
         }
 

@@ -6,19 +6,25 @@ and ``None`` means that the job has failed for good. ``max_retries`` bounds ever
 
 import inspect
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
 from litestar_jobs.durations import Duration, seconds
-from litestar_jobs.errors import DefinitionError
+from litestar_jobs.errors import DefinitionError, JobDeadline, PayloadError, ResultError
+from litestar_jobs.signals import Signal
 
-__all__ = ("Exponential", "Fixed", "Never", "RetryPolicy", "check_policy")
+__all__ = ("ErrorTypes", "Exponential", "Fixed", "Never", "RetryOn", "RetryPolicy", "check_policy", "with_rules")
 
 RetryPolicy: TypeAlias = Callable[[int, BaseException], timedelta | None]
 
+ErrorTypes: TypeAlias = type[BaseException] | Collection[type[BaseException]]
+RetryOn: TypeAlias = ErrorTypes | Mapping[type[BaseException], RetryPolicy]
+
+DECIDED = (Signal, PayloadError, ResultError, JobDeadline)
+"""What ends an attempt before any policy is asked."""
 WEEK = timedelta(days=7)
 STEEPEST = 1000.0
 
@@ -80,3 +86,51 @@ class Never(msgspec.Struct, frozen=True):
 
     def __call__(self, attempt: int, exception: BaseException, /) -> None:  # noqa: ARG002 - as all policies
         return None
+
+
+class ByType(msgspec.Struct, frozen=True):
+    """What follows depends on the type of the exception: the most specific class that there is a rule for decides."""
+
+    rules: Mapping[type[BaseException], RetryPolicy]
+    otherwise: RetryPolicy
+
+    def __call__(self, attempt: int, exception: BaseException, /) -> timedelta | None:
+        ruled = (self.rules[kind] for kind in type(exception).__mro__ if kind in self.rules)
+        return next(ruled, self.otherwise)(attempt, exception)
+
+
+def with_rules(policy: RetryPolicy, retry_on: RetryOn | None, fail_on: ErrorTypes | None) -> RetryPolicy:
+    """The policy, for those exceptions for which these rules do not say something else.
+
+    Raises :exc:`DefinitionError` for rules that contradict each other or themselves.
+    """
+    if retry_on is None and fail_on is None:
+        return policy
+    tried = _rules(retry_on, "retry_on", policy)
+    ended = _rules(fail_on, "fail_on", Never())
+    if both := tried.keys() & ended.keys():
+        raise DefinitionError(f"{min(kind.__name__ for kind in both)} is both in retry_on and in fail_on")
+    if any(isinstance(each, Never) for each in tried.values()):
+        raise DefinitionError("retry_on says what is tried again, and Never() that it is not: name it in fail_on")
+    return ByType(tried | ended, policy if retry_on is None else Never())
+
+
+def _rules(given: object, option: str, policy: RetryPolicy) -> dict[type[BaseException], RetryPolicy]:
+    rules: dict[Any, Any] = (
+        {} if given is None else {given: policy} if isinstance(given, type) else _each(given, policy)
+    )
+    for kind, rule in rules.items():
+        if not isinstance(kind, type) or not issubclass(kind, BaseException):
+            raise DefinitionError(f"{option} names types of exceptions, such as ConnectionError, not {kind!r}")
+        if issubclass(kind, DECIDED):
+            raise DefinitionError(f"{option} cannot name {kind.__name__}: what follows it is decided before any rule")
+        check_policy(rule)
+    if given is not None and not rules:
+        raise DefinitionError(f"{option} names no exception: leave it out")
+    return rules
+
+
+def _each(given: Any, policy: RetryPolicy) -> dict[Any, Any]:
+    if isinstance(given, Mapping):
+        return {**given}
+    return dict.fromkeys(given if hasattr(given, "__iter__") else [given], policy)

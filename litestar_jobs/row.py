@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-__all__ = ("JobFailure", "JobRow", "JobStatus")
+__all__ = ("FailedJob", "JobFailure", "JobRow", "JobStatus")
 
 
 class JobStatus(StrEnum):
@@ -64,3 +64,18 @@ class JobFailure(msgspec.Struct, frozen=True, kw_only=True):
     error_type: str
     message: str
     traceback: str | None
+
+
+class FailedJob(msgspec.Struct, frozen=True, kw_only=True):
+    """The payload of a job that follows another one which has failed for good: ``@job(on_failure=...)``."""
+
+    id: UUID
+    job_type: str
+    queue: str
+    payload: Any
+    """As JSON has it."""
+    attempts: int
+    error_type: str
+    message: str
+    """Of its last attempt."""
+    trace_id: str | None = None

@@ -2,11 +2,11 @@
 
 from litestar_jobs.durations import Duration, seconds
 
-__all__ = ("Cancel", "Fail", "RetryAfter", "Signal")
+__all__ = ("Cancel", "Fail", "RetryAfter", "Signal", "Snooze")
 
 
 class Signal(Exception):
-    """What the three have in common. The session's transaction is rolled back, whether it is raised or returned."""
+    """What they have in common. The session's transaction is rolled back, whether it is raised or returned."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -27,3 +27,12 @@ class RetryAfter(Signal):
     def __init__(self, delay: Duration, reason: str) -> None:
         super().__init__(reason)
         self.delay = seconds(delay, "RetryAfter(delay)")
+
+
+class Snooze(Signal):
+    """Not now: the job waits for this delay, and the attempt does not count. Bounded by ``max_snoozes`` of the job, since
+    one that waits for what never comes would wait for ever. The reason is logged."""
+
+    def __init__(self, delay: Duration, reason: str = "") -> None:
+        super().__init__(reason)
+        self.delay = seconds(delay, "Snooze(delay)")

@@ -17,6 +17,9 @@ from litestar_jobs.store import Statements
 
 __all__ = ("Written", "write_special", "write_special_alone")
 
+LOCK_TIMEOUT = "100ms"
+"""How long a common statement waits for somebody's transaction. Then the jobs that do not have to wait go before."""
+
 
 class Written(msgspec.Struct, frozen=True):
     """What became of a special job: the id that counts, and what there is to tell workers of, if anything."""
@@ -37,11 +40,14 @@ class Written(msgspec.Struct, frozen=True):
 
 async def write_special_alone(link: Link, sql: Statements, jobs: Sequence[NewJob]) -> list[Written | None]:
     """Write these jobs in a transaction of our own. None stands for one that has to be asked for again: it met a job that
-    another transaction wrote or moved at this moment."""
+    another transaction wrote or moved at this moment.
+
+    Raises one of ``WAITED`` if a transaction that is open keeps one of them waiting.
+    """
     if not any(map(_may_change, jobs)):
-        return await _write_once(link.fetch, sql, jobs, sql.channel)
+        return await _write_once(link.fetch, sql, jobs, sql.channel, LOCK_TIMEOUT)
     async with link.transaction() as connection:
-        return await _write_once(connection.fetch, sql, jobs, sql.channel)
+        return await _write_once(connection.fetch, sql, jobs, sql.channel, LOCK_TIMEOUT)
 
 
 async def write_special(
@@ -57,23 +63,20 @@ async def write_special(
 
 
 async def _write_once(
-    fetch: Fetch, sql: Statements, jobs: Sequence[NewJob], channel: str | None
+    fetch: Fetch, sql: Statements, jobs: Sequence[NewJob], channel: str | None, patience: str | None = None
 ) -> list[Written | None]:
     """Write them, and change those of others that hold their keys and are pending, if that was asked for."""
-    rows = {
-        row["asked"]: row for row in await fetch(sql["enqueue_special"], _json(job.special for job in jobs), channel)
-    }
+    answered = await fetch(sql["enqueue_special"], _json(job.special for job in jobs), channel, patience)
+    rows = {row["asked"]: row for row in answered}
     became = {job.id: _written(rows[str(job.id)]) for job in jobs}
-    holders = {
-        job.id: rows[str(job.id)]["counts"] for job in jobs if rows[str(job.id)]["is_pending"] and _may_change(job)
-    }
-    if holders:
-        changes = {
-            holders[job.id]: _change(job, holders[job.id]) for job in jobs if job.id in holders
-        }  # the last counts
-        changed = {row["id"]: row for row in await fetch(sql["change_pending"], _json(changes.values()), channel)}
-        for job_id, holder in holders.items():
-            became[job_id] = Written(_known(holder), _due(changed[holder])) if holder in changed else None
+    changes = [
+        (job, rows[str(job.id)]["counts"]) for job in jobs if rows[str(job.id)]["is_pending"] and _may_change(job)
+    ]
+    if changes:
+        asked = {holder: _change(job, holder) for job, holder in changes}  # of several for one, the last
+        changed = {row["id"]: row for row in await fetch(sql["change_pending"], _json(asked.values()), channel)}
+        for job, holder in changes:
+            became[job.id] = Written(_known(holder), _due(changed[holder])) if holder in changed else None
     return list(became.values())
 
 

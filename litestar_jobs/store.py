@@ -1,26 +1,21 @@
-"""One method per statement in ``sql/``. What a statement promises stands on top of its file.
+"""One method per statement in ``sql/``. What a statement promises stands on top of its file."""
 
-The files are written for the schema ``litestar_jobs``; another schema's name takes its place when they are read.
-"""
-
-import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import cache
-from importlib.resources import files
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 import msgspec
 
 from litestar_jobs.database import Fetch, Record
-from litestar_jobs.errors import ConfigurationError
 from litestar_jobs.filter import JobFilter
 from litestar_jobs.outcome import Settlement
 from litestar_jobs.records import (
     Claimed,
     HeldKey,
+    Lapsed,
     LiveWorker,
     Lowest,
     QueueCount,
@@ -28,10 +23,13 @@ from litestar_jobs.records import (
     Released,
     Rescued,
     UnknownType,
+    Walk,
     Walked,
 )
 from litestar_jobs.request import NewJob
 from litestar_jobs.row import JobFailure, JobRow, JobStatus
+from litestar_jobs.schedule import OF_A_SCHEDULE
+from litestar_jobs.statements import Statements
 
 __all__ = (
     "LARGEST",
@@ -60,43 +58,11 @@ IDS_IN_ONE = 200
 WATCHED_FOR = 30.0
 """Seconds for which workers keep in mind that a job is watched."""
 
-SCHEMA_NAME = re.compile(r"(?!pg_|public\Z|information_schema\Z)[a-z_][a-z0-9_]{0,50}\Z")
 
-
+NOTHING = "{}"
+"""No job has another that follows its failure."""
 LARGEST = 4_000_000
 """Bytes of the largest payload that is claimed, unless the caller says otherwise."""
-
-
-@cache
-def _source(name: str) -> str:
-    return files("litestar_jobs").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
-
-
-class Statements:
-    """The statements for one schema. ``channel`` is where its workers listen, ``changes`` where those do who
-    watch jobs."""
-
-    def __init__(self, schema: str) -> None:
-        if not SCHEMA_NAME.match(schema):
-            raise ConfigurationError(
-                f"the schema must be a plain lower-case name of at most 51 letters, digits and underscores, and one "
-                f"of the jobs' own (not public or pg_...), not {schema!r}"
-            )
-        self.schema = schema
-        self.channel = schema
-        self.changes = f"{schema}.changes"
-
-    def __getitem__(self, name: str) -> str:
-        return _rendered(name, self.schema)
-
-    def render(self, sql: str) -> str:
-        """SQL that is written for the schema ``litestar_jobs``, for this one."""
-        return sql if self.schema == "litestar_jobs" else re.sub(r"\blitestar_jobs\.", f'"{self.schema}".', sql)
-
-
-@cache
-def _rendered(name: str, schema: str) -> str:
-    return Statements(schema).render(_source(name))
 
 
 class Store:
@@ -146,6 +112,9 @@ class Store:
                 row["trace_id"],
                 row["headers"],
                 row["created_at"],
+                row["snoozes"],
+                row["expired"] or False,
+                None if row["seconds_left"] is None else time.monotonic() + row["seconds_left"],
             )
             for row in rows
         ]
@@ -159,7 +128,7 @@ class Store:
         rows = await self._fetch(self._sql["complete_with_results"], ids, tokens, [result for _, result in jobs])
         return {row["id"] for row in rows}
 
-    async def settle(self, jobs: Sequence[tuple[Claimed, Settlement]]) -> set[UUID]:
+    async def settle(self, jobs: Sequence[tuple[Claimed, Settlement]], follow_ups: str = NOTHING) -> set[UUID]:
         failures = [settlement.failure for _, settlement in jobs]
         rows = await self._fetch(
             self._sql["settle"],
@@ -171,6 +140,8 @@ class Store:
             [failure and failure.message for failure in failures],
             [failure and failure.traceback for failure in failures],
             self._channel,
+            follow_ups,
+            OF_A_SCHEDULE,
         )
         return {row["id"] for row in rows}
 
@@ -201,9 +172,16 @@ class Store:
     async def deregister(self, worker_id: UUID) -> None:
         await self._fetch(self._sql["deregister"], worker_id)
 
-    async def rescue(self, grace: float) -> list[Rescued]:
-        rows = await self._fetch(self._sql["rescue"], grace, self._channel)
+    async def rescue(self, grace: float, follow_ups: str = NOTHING) -> list[Rescued]:
+        rows = await self._fetch(self._sql["rescue"], grace, self._channel, follow_ups, OF_A_SCHEDULE)
         return [_struct(Rescued, row) for row in rows]
+
+    async def lapse(self, since: Walk, at_most: int, follow_ups: str = NOTHING) -> tuple[list[Lapsed], int, Walk]:
+        """The jobs that lapsed, how many were walked over, and how far."""
+        hints = (since.expired_at, since.expired_id, since.overdue_at, since.overdue_id)
+        rows = await self._fetch(self._sql["lapse"], *hints, at_most, self._channel, follow_ups, OF_A_SCHEDULE)
+        ends = {name: rows[0][name] or getattr(since, name) for name in Walk.__struct_fields__}
+        return [_struct(Lapsed, row) for row in rows if row["id"] is not None], rows[0]["walked"], Walk(**ends)
 
     async def release(self, queues: Sequence[str], patience: float) -> tuple[bool, Released | None]:
         """Whether suspects waited, and the one that may run now."""
@@ -277,14 +255,19 @@ class Store:
         return [_struct(LiveWorker, row) for row in await self._fetch(self._sql["workers"])]
 
     async def cancel(self, job_id: UUID) -> bool:
-        return bool(await self._fetch(self._sql["cancel"], job_id))
+        return bool(await self._fetch(self._sql["cancel"], job_id, self._channel))
+
+    async def void(self, jobs: Sequence[Claimed]) -> dict[int, bool]:
+        """By token, whether the job is cancelled."""
+        rows = await self._fetch(self._sql["void"], [job.id for job in jobs], [job.token for job in jobs])
+        return {row["token"]: row["cancelled"] for row in rows}
 
     async def retry(self, job_id: UUID) -> str | None:
         rows = await self._fetch(self._sql["retry"], job_id, self._channel)
         return rows[0]["queue"] if rows else None
 
     async def cancel_many(self, ids: Sequence[UUID]) -> dict[UUID, str | None]:
-        return {row["id"]: None for row in await self._fetch(self._sql["cancel_many"], ids)}
+        return {row["id"]: None for row in await self._fetch(self._sql["cancel_many"], ids, self._channel)}
 
     async def retry_many(self, ids: Sequence[UUID], statuses: Sequence[str]) -> dict[UUID, str | None]:
         rows = await self._fetch(self._sql["retry_many"], ids, statuses, self._channel)

@@ -26,6 +26,7 @@ __all__ = (
     "Event",
     "HandlerStuck",
     "Hook",
+    "JobLapsed",
     "JobRescued",
     "JobUnknown",
     "JobsPruned",
@@ -89,6 +90,17 @@ class JobUnknown(msgspec.Struct, frozen=True):
     queue: str
     trace_id: str | None
     delay: float
+
+
+class JobLapsed(msgspec.Struct, frozen=True):
+    """A job waited for too long. With ``is_expired`` no attempt was begun in time, and it is cancelled; otherwise its
+    deadline is over, and it has failed."""
+
+    job_id: UUID
+    job_type: str
+    queue: str
+    trace_id: str | None
+    is_expired: bool
 
 
 class JobRescued(msgspec.Struct, frozen=True):
@@ -229,6 +241,7 @@ Event: TypeAlias = (
     | CleanupFailed
     | JobUnknown
     | JobRescued
+    | JobLapsed
     | SuspectReleased
     | OutcomeRefused
     | AttemptAbandoned

@@ -116,10 +116,10 @@ class Workflow:
         self, name: str, what: JobRequest | Job[Any, Any], before: Sequence[Step], run_when: RunWhen
     ) -> tuple[JobRequest, Takes | None]:
         if isinstance(what, JobRequest):
-            _check_plain(name, is_unique=not what.is_plain)
+            _check_plain(name, is_plain=what.is_plain)
             return what, None
         _check_job(name, what)
-        _check_plain(name, is_unique=what.is_unique)
+        _check_plain(name, is_plain=what.is_plain)
         if what.codec is None:
             return what(), None
         request = JobRequest(job_type=what.name, queue=what.queue, max_retries=what.max_retries, priority=what.priority)
@@ -143,11 +143,11 @@ def _check_job(name: str, what: object) -> None:
         )
 
 
-def _check_plain(name: str, *, is_unique: bool) -> None:
-    if is_unique:
+def _check_plain(name: str, *, is_plain: bool) -> None:
+    if not is_plain:
         raise DefinitionError(
-            f"step {name!r} is a unique job, which need not be written, but those after it wait for it: make it a job that is "
-            "not unique, or let a step enqueue it"
+            f"step {name!r} is a job that is unique, or has expires_in or a deadline, which no step can have: others wait for it, "
+            "and it may wait for others. Make it a job without these, or let a step enqueue it."
         )
 
 

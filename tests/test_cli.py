@@ -413,14 +413,15 @@ async def test_retry_and_cancel_say_of_each_job_whether_it_moved_and_why_not(job
     assert refused.output == f"{failed}  not moved: it is cancelled already\n"
 
 
-async def test_a_running_job_is_neither_cancelled_nor_retried(jobs: Litestar_, store: Store) -> None:
+async def test_a_running_job_is_cancelled_and_not_retried(jobs: Litestar_, store: Store) -> None:
     (running,) = await enqueued(fail("x"))
     worker_id = uuid4()
     await store.register(worker_id, "here", 1, ["failing"], 60)
     await store.claim({"failing": 1}, {}, worker_id, "{}")
 
-    assert "not moved: it is running; only jobs that do not run yet" in printed(await jobs("cancel", running))
     assert "not moved: it is running" in printed(await jobs("retry", running))
+    assert printed(await jobs("cancel", running)) == f"{running} is cancelled"
+    assert "not moved: it is cancelled already" in printed(await jobs("cancel", running))
 
 
 # What can go wrong before.

@@ -72,7 +72,7 @@ async def test_each_operation_does_what_it_says(jobs: Litestar_, store: Store) -
         (("delete",), "Say which jobs"),
         (("move", "--queue", "a"), "Missing option '--to'"),
         (("reprioritise", "--priority", 99_999, "--all"), "99999 is not in the range"),
-        (("cancel", "--status", "failed", "--yes"), "only pending jobs can be cancelled, and the filter is for failed"),
+        (("cancel", "--status", "failed", "--yes"), "only pending and running jobs can be cancelled"),
         (("retry", "--all", "--queue", "a", "--yes"), "a filter for all jobs has no conditions"),
         (("delete", "--all", "--json"), "--json does not ask: add --yes, or --dry-run."),
         (("cancel", "--older-than", "5"), "'5' is not a number with a unit"),

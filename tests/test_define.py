@@ -18,8 +18,9 @@ from msgspec import Meta, Struct
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from litestar_jobs import Fixed, Job, JobContext, JobRequest, Jobs, JobsConfig, JobsPlugin, Never, job
-from litestar_jobs.define import registered_jobs, select_jobs
+from litestar_jobs.define import registered_jobs
 from litestar_jobs.errors import ConfigurationError, DefinitionError, PayloadRefused
+from litestar_jobs.select import select_jobs
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 

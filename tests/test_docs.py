@@ -141,6 +141,10 @@ async def test_the_policies_of_the_retry_example_say_what_the_page_says(example:
     assert policy(1, shop.TryLater(7)).total_seconds() == 7
     assert policy(3, OSError()).total_seconds() == 8
     assert shop.print_label.retry(1, OSError()) is None
+    assert shop.refund.retry(2, shop.TryLater(7)).total_seconds() == 7
+    assert shop.refund.retry(1, KeyError()) is None
+    assert shop.remind.retry(1, KeyError()) is None
+    assert shop.remind.retry(1, OSError()) is not None
     assert shop.refresh_stock.retry(5, OSError()).total_seconds() == 10
     assert all(1 <= shop.notify_warehouse.retry(1, OSError()).total_seconds() <= 2 for _ in range(20))
     assert shop.notify_warehouse.retry(20, OSError()).total_seconds() <= 3600
@@ -152,6 +156,50 @@ async def test_the_outcomes_example_ends_its_jobs_as_it_says(example: Callable[[
         client = client_of(shop)
         ids = [await client.enqueue(shop.ship(shop.Shipment(order))) for order in ("paid", "withdrawn", "unknown")]
         assert [(await ended(client, job_id)).status for job_id in ids] == ["completed", "cancelled", "failed"]
+        later = [await client.enqueue(shop.ship(shop.Shipment(order))) for order in ("pending", "unpacked")]
+        await drained(client)
+        rows = [await client.get(job_id) for job_id in later]
+        assert [(row.status, row.attempts) for row in rows if row] == [("pending", 1), ("pending", 0)]
+
+
+async def test_the_example_of_limits_gives_its_jobs_the_times_of_its_page(
+    example: Callable[[str], ModuleType], connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    shop = example("in_time")
+    async with running(shop.app):
+        await shop.send(client_of(shop))
+        await client_of(shop).enqueue(shop.capture_payment(shop.Code("+49 30 1234")))
+        await drained(client_of(shop))
+    rows = await connection.fetch(
+        "SELECT extract(epoch FROM expires_at - created_at)::int, extract(epoch FROM deadline_at - created_at)::int,"
+        " status FROM litestar_jobs.job JOIN litestar_jobs.finished USING (id) ORDER BY id"
+    )
+    assert [tuple(row) for row in rows] == [(30, None, "completed"), (None, 3600, "completed")]
+
+
+async def test_the_alarms_example_tells_of_the_failure(example: Callable[[str], ModuleType]) -> None:
+    shop = example("alarms")
+    async with running(shop.app):
+        job_id = await client_of(shop).enqueue(shop.charge(shop.Order(7)))
+        await ended(client_of(shop), job_id)
+        await drained(client_of(shop))
+    assert [f"charge {job_id} has failed: no route to the bank of order 7"] == shop.ALARMS
+
+
+async def test_the_cancelling_example_stops_its_export(example: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    shop = example("cancelling")
+    path = tmp_path / "export"
+    async with running(shop.app) as http:
+        export_id = (await http.post("/exports", json={"path": str(path)})).json()
+
+        async def begun() -> bool:
+            return path.exists()
+
+        await until(begun)
+        assert (await http.post(f"/exports/{export_id}/cancel")).json() is True
+        assert (await ended(client_of(shop), export_id)).status == "cancelled"
+        await drained(client_of(shop))
+    assert len(path.read_text().splitlines()) < 10_000
 
 
 async def test_the_options_example_enqueues_as_its_comments_say(example: Callable[[str], ModuleType]) -> None:

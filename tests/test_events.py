@@ -19,7 +19,7 @@ from litestar_jobs import Fixed, Job, JobContext, JobsConfig, JobsPlugin, JobSta
 from litestar_jobs.context import current_job
 from litestar_jobs.hooks import log_events
 from litestar_jobs.logs import install_record_factory
-from litestar_jobs.outcome import Cancelled, Completed, Failed, Failure, Interrupted, Lost, Outcome, Retry, Snooze
+from litestar_jobs.outcome import Cancelled, Completed, Failed, Failure, Interrupted, Lost, Outcome, Retry, Snoozed
 from litestar_jobs.telemetry import (
     AttemptAbandoned,
     AttemptEnded,
@@ -29,6 +29,7 @@ from litestar_jobs.telemetry import (
     Event,
     HandlerStuck,
     Hook,
+    JobLapsed,
     JobRescued,
     JobUnknown,
     LeaseEnded,
@@ -150,7 +151,7 @@ async def test_an_interrupted_job_tells_it(dsn: str) -> None:
 
 
 async def test_a_handler_that_does_not_end_when_cancelled_is_told_of(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("litestar_jobs.worker.run.AFTER_CANCEL", 0.05)
+    monkeypatch.setattr("litestar_jobs.worker.attend.AFTER_CANCEL", 0.05)
     happened, entered, at_last = Happened(), asyncio.Event(), asyncio.Event()
 
     @job
@@ -319,7 +320,8 @@ OF_A_JOB: list[tuple[Event, int, str]] = [
     (after(Failed(FAILURE), BROKEN), logging.ERROR, "failed for good at attempt 2: IntegrityError: duplicate key"),
     (after(Interrupted()), logging.WARNING, "was interrupted and handed back, uncounted"),
     (after(Lost()), logging.ERROR, "was stopped, its lease is lost; it runs or ran elsewhere"),
-    (after(Snooze(5)), logging.INFO, "waits 5 s"),
+    (after(Snoozed(5)), logging.INFO, "waits 5 s"),
+    (after(Snoozed(5, "not\nyet")), logging.INFO, "waits 5 s: 'not\\nyet'"),
     (after(Cancelled()), logging.INFO, "was cancelled"),
     (
         CleanupFailed(CONTEXT, BROKEN),
@@ -352,9 +354,19 @@ OF_A_JOB: list[tuple[Event, int, str]] = [
         "attempt 2 ran on long after its timeout, and was the last one: failed for good",
     ),
     (
+        JobLapsed(ID, "mail", "q", "t1", is_expired=True),
+        logging.WARNING,
+        "was not begun in time, and is cancelled",
+    ),
+    (
+        JobLapsed(ID, "mail", "q", "t1", is_expired=False),
+        logging.ERROR,
+        "failed for good: its deadline was over while it waited",
+    ),
+    (
         OutcomeRefused(ID, "mail", "q", "t1", 2, "completed"),
         logging.WARNING,
-        "attempt 2 was not recorded as completed: its lease was lost, it runs or ran elsewhere",
+        "attempt 2 was not recorded as completed: its job was cancelled, or its lease was lost and it runs elsewhere",
     ),
     (
         AttemptAbandoned(ID, "mail", "q", "t1", 2),

@@ -37,7 +37,7 @@ from litestar_jobs.errors import EnqueueUncertain, LeaseLost
 from litestar_jobs.telemetry import AttemptEnded, AttemptStarted, ChoreFailed, Event, HandlerStuck, OutcomeRefused
 from litestar_jobs.testing import drained, ended, running, until
 from litestar_jobs.trace import current_trace_id
-from litestar_jobs.worker import run
+from litestar_jobs.worker import attend
 
 EventT = TypeVar("EventT")
 CONCURRENCY = 2
@@ -98,8 +98,8 @@ async def working(dsn: str, jobs: Sequence[Job[Any, Any]], **settings: Any) -> A
 @pytest.fixture
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not end when it is cancelled is given up after a moment."""
-    monkeypatch.setattr(run, "AFTER_CANCEL", 0.2)
-    monkeypatch.setattr(run, "WATCH_PAUSE", 0.05)
+    monkeypatch.setattr(attend, "AFTER_CANCEL", 0.2)
+    monkeypatch.setattr(attend, "WATCH_PAUSE", 0.05)
 
 
 class Unprintable(Exception):

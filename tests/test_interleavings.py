@@ -20,6 +20,7 @@ from uuid_utils.compat import uuid7
 from conftest import database
 from litestar_jobs import JobRequest, JobsConfig, JobsPlugin
 from litestar_jobs.outcome import Failure, Settlement
+from litestar_jobs.records import Walk
 from litestar_jobs.request import NewJob
 from litestar_jobs.store import Claimed, Statements, Store
 from litestar_jobs.testing import running, until
@@ -88,6 +89,7 @@ class Arena:
                 await store.renew(self.first, 0)
                 if start == "held":
                     await store.rescue(HOUR)
+        await self.admin.execute("UPDATE litestar_jobs.job SET deadline_at = now() - interval '1 s'")
 
     async def state(self) -> State:
         assert await self.stores[0].strays() == []
@@ -150,8 +152,16 @@ async def cancel(store: Store, arena: Arena) -> bool:
     return await store.cancel(arena.job_id)
 
 
+async def cancel_many(store: Store, arena: Arena) -> object:
+    return await store.cancel_many([arena.job_id])
+
+
 async def retry(store: Store, arena: Arena) -> str | None:
     return await store.retry(arena.job_id)
+
+
+async def lapse(store: Store, arena: Arena) -> object:
+    return (await store.lapse(Walk(), 10))[0]
 
 
 async def release(store: Store, arena: Arena) -> object:
@@ -163,6 +173,11 @@ def _rescued(state: State, start: str) -> State | None:
         return None
     place = {"lost": "ready", "lost again": "held", "lost at last": "failed"}[start]
     return state._replace(place=place, failures=state.failures + 1)
+
+
+def _cancelled(state: State, _: str) -> State | None:
+    is_over = state.place in {"completed", "failed", "cancelled"}
+    return None if is_over else state._replace(place="cancelled", token=0)
 
 
 def _holds(state: State) -> bool:
@@ -181,10 +196,12 @@ MOVES: dict[Move, Rule] = {
     fail_once: lambda at, _: at._replace(place="ready", failures=at.failures + 1) if _holds(at) else None,
     hand_back: lambda at, _: at._replace(place="ready", attempts=at.attempts - 1) if _holds(at) else None,
     rescue: _rescued,
-    cancel: lambda at, _: (
-        at._replace(place="cancelled", token=0) if at.place in {"scheduled", "ready", "held"} else None
-    ),
+    cancel: _cancelled,
+    cancel_many: _cancelled,
     retry: lambda at, _: at._replace(place="ready", attempts=0) if at.place in {"failed", "cancelled"} else None,
+    lapse: lambda at, _: (
+        at._replace(place="failed", failures=at.failures + 1) if at.place in {"scheduled", "ready", "held"} else None
+    ),
     release: lambda at, _: at._replace(place="ready") if at.place == "held" else None,
 }
 """Each move, and what it makes of a state; None where it does not apply."""
@@ -203,23 +220,24 @@ STARTS = {
 
 FIRST = [(start, first) for start in STARTS for first, rule in MOVES.items() if rule(STARTS[start], start) is not None]
 
+ENDS: set[Move] = {finish, fail_once, hand_back, cancel}
+CANCELS: tuple[Move, ...] = (cancel, cancel_many)
 WAITS: dict[tuple[str, Move], set[Move]] = {
     ("scheduled", promote): {cancel},
-    ("scheduled", cancel): {cancel},
     ("ready", claim): {cancel},
-    ("ready", cancel): {cancel},
+    **{(start, first): {cancel} for start in ("scheduled", "ready", "held") for first in (lapse, *CANCELS)},
     **{
-        (start, first): {finish, fail_once, hand_back}
+        (start, first): ENDS
         for start in ("running", "lost", "lost again", "lost at last")
-        for first in (finish, fail_once, hand_back)
+        for first in (finish, fail_once, hand_back, *CANCELS)
     },
-    **{(start, rescue): {finish, fail_once, hand_back} for start in ("lost", "lost again", "lost at last")},
-    ("taken over", finish_after_all): {finish_after_all},
-    ("held", cancel): {cancel},
+    **{(start, rescue): ENDS for start in ("lost", "lost again", "lost at last")},
+    **{("taken over", first): {finish_after_all, cancel} for first in (finish_after_all, *CANCELS)},
     ("held", release): {cancel},
     ("failed", retry): {retry},
 }
-"""Which moves wait for which. All others answer at once: claims, promotions, rescues and releases skip what is locked."""
+"""Which moves wait for which. All others answer at once: claims, promotions, rescues and releases skip what is locked, and
+so does what is done to many jobs."""
 
 
 def reachable(start: str, moved: Iterable[Move]) -> set[State]:
@@ -291,10 +309,13 @@ async def test_a_third_move_while_one_waits_for_another(  # noqa: PLR0913, PLR09
     assert await arena.state() in reachable(start, moved)
 
 
-@pytest.mark.parametrize("between", [promote, release])
+BETWEEN: dict[Move, str] = {promote: "scheduled", release: "held", claim: "ready", fail_once: "running", rescue: "lost"}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
 async def test_a_cancel_that_meets_a_job_on_its_way_finds_it_where_it_went(arena: Arena, between: Move) -> None:
-    """It is pending before and after, so the answer cannot be that it is not."""
-    await arena.begin("scheduled" if between is promote else "held")
+    """It has not ended before nor after, so the answer cannot be that it has."""
+    await arena.begin(BETWEEN[between])
     plugin = JobsPlugin(JobsConfig(dsn=arena.dsn, jobs=[], worker=None))
     async with running(Litestar(plugins=[plugin], logging_config=None)):
         (row,) = await plugin.client._control.fetch("SELECT pg_backend_pid() AS pid")
@@ -303,5 +324,5 @@ async def test_a_cancel_that_meets_a_job_on_its_way_finds_it_where_it_went(arena
             cancelled = asyncio.ensure_future(plugin.client.cancel(arena.job_id))
             assert await arena.waits(row["pid"], cancelled)
         assert await cancelled
-        assert not await plugin.client.cancel(arena.job_id), "it is not pending any more"
+        assert not await plugin.client.cancel(arena.job_id), "it has ended"
     assert (await arena.state()).place == "cancelled"

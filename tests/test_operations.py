@@ -90,7 +90,7 @@ def test_a_filter_that_makes_no_sense_is_an_error_where_it_is_made(conditions: d
     [
         ("retry_all", "completed", "only failed and cancelled jobs can be retried"),
         ("retry_all", "pending", "only failed and cancelled jobs can be retried"),
-        ("cancel_all", "failed", "only pending jobs can be cancelled"),
+        ("cancel_all", "failed", "only pending and running jobs can be cancelled"),
         ("delete_all", "pending", "only completed and failed and cancelled jobs can be deleted"),
         ("delete_all", "running", "can be deleted"),
     ],
@@ -226,7 +226,7 @@ def test_a_filter_means_the_jobs_that_a_plain_model_means(own_loop_dsn: str) -> 
             count = Counter(known.status for known in meant.values())
             verbs: dict[Callable[..., Any], tuple[str, ...]] = {
                 operator.retry: ("failed", "cancelled"),
-                operator.cancel: ("pending",),
+                operator.cancel: ("pending", "running"),
                 operator.move: ("pending",),
                 operator.delete: ("completed", "failed", "cancelled"),
             }
@@ -403,7 +403,8 @@ async def test_jobs_are_run_or_cancelled_and_counted_right(busy: JobsClient) -> 
     await until(lambda: nothing_pending(busy), 60)
     assert cancelled > 0
     assert cancelled == len(await busy.find(JobFilter(status="cancelled"), limit=JOBS))
-    assert sum(ran.values()) == JOBS - cancelled
+    assert len(await busy.find(JobFilter(status="completed"), limit=JOBS)) == JOBS - cancelled
+    assert sum(ran.values()) >= JOBS - cancelled, "some were cancelled while they ran"
     assert max(ran.values(), default=1) == 1
 
 
@@ -434,7 +435,7 @@ async def test_operators_that_retry_cancel_and_delete_at_once_do_not_wait_for_ea
     await drained(busy, 60)
     left = len(await busy.find(EVERYTHING, limit=JOBS))
     assert sum(deleted) + left == JOBS
-    assert sum(ran.values()) == JOBS + retried - cancelled
+    assert JOBS + retried - cancelled <= sum(ran.values()) <= JOBS + retried, "some were cancelled while they ran"
 
 
 async def nothing_pending(client: JobsClient) -> bool:

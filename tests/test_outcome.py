@@ -24,7 +24,7 @@ from litestar_jobs.outcome import (
     Outcome,
     Retry,
     Settlement,
-    Snooze,
+    Snoozed,
     after_failure,
     settlement,
 )
@@ -47,7 +47,8 @@ def raised(error: BaseException) -> BaseException:
         (Lost(), None),
         (Failed(FAILURE), Settlement("failed", 0, FAILURE)),
         (Retry(FAILURE, 5), Settlement("retry", 5, FAILURE)),
-        (Snooze(5), Settlement("release", 5)),
+        (Snoozed(5, "not yet"), Settlement("snooze", 5)),
+        (Snoozed(5, is_asked_for=False), Settlement("release", 5)),
         (Interrupted(), Settlement("release")),
         (Cancelled(), Settlement("cancelled")),
         (Cancelled(FAILURE), Settlement("cancelled", 0, FAILURE)),

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litestar_jobs import Exponential, Fixed, Never
-from litestar_jobs.errors import DefinitionError
-from litestar_jobs.retry import check_policy
+from litestar_jobs import Exponential, Fail, Fixed, Never, job
+from litestar_jobs.errors import DefinitionError, JobTimeout, PayloadError
+from litestar_jobs.retry import check_policy, with_rules
 
 ERROR = ValueError("no")
 WEEK = 7 * 24 * 3600.0
@@ -112,3 +112,68 @@ def test_what_cannot_be_a_policy_is_refused(policy: Any) -> None:
 @pytest.mark.parametrize("policy", [Never(), Fixed(1), Exponential(), lambda attempt, error: None])
 def test_what_can_be_called_can_be_a_policy(policy: Any) -> None:
     check_policy(policy)
+
+
+# Rules by type.
+
+
+class RateLimited(ConnectionError): ...
+
+
+class Banned(RateLimited): ...
+
+
+RULES: list[tuple[Any, Any, dict[type[BaseException], float | None]]] = [
+    (
+        (ConnectionError, LookupError),
+        None,
+        {ConnectionError: 9, Banned: 9, KeyError: 9, ValueError: None, OSError: None},
+    ),
+    (ConnectionError, None, {RateLimited: 9, JobTimeout: None}),
+    (TimeoutError, None, {JobTimeout: 9, TimeoutError: 9}),
+    (None, (LookupError,), {KeyError: None, ValueError: 9, JobTimeout: 9}),
+    (None, LookupError, {KeyError: None, ValueError: 9}),
+    ((ConnectionError,), (RateLimited,), {ConnectionError: 9, RateLimited: None, Banned: None}),
+    ((RateLimited,), (OSError,), {RateLimited: 9, OSError: None, ConnectionError: None, ValueError: None}),
+    (
+        {RateLimited: Fixed(60), OSError: Fixed(1)},
+        Banned,
+        {RateLimited: 60, ConnectionError: 1, Banned: None, KeyError: None},
+    ),
+    ({Exception: Fixed(5)}, None, {ValueError: 5, SystemExit: None}),
+    ({BaseException: lambda attempt, _: timedelta(seconds=attempt)}, None, {SystemExit: 1}),
+]
+
+
+@pytest.mark.parametrize(("retry_on", "fail_on", "expected"), RULES)
+def test_the_rule_of_the_most_specific_class_decides(
+    retry_on: Any, fail_on: Any, expected: dict[type[BaseException], float | None]
+) -> None:
+    policy = with_rules(Fixed(9), retry_on, fail_on)
+    for kind, delay in expected.items():
+        error = JobTimeout(1) if kind is JobTimeout else kind()
+        answer = policy(1, error)
+        assert (kind, answer and answer.total_seconds()) == (kind, delay)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"retry_on": (KeyError,), "fail_on": (KeyError,)}, "KeyError is both in retry_on and in fail_on"),
+        ({"retry_on": {KeyError: Fixed(1)}, "fail_on": KeyError}, "KeyError is both"),
+        ({"retry_on": (int,)}, "retry_on names types of exceptions, such as ConnectionError, not <class 'int'>"),
+        ({"retry_on": KeyError("x")}, "retry_on names types of exceptions"),
+        ({"fail_on": "KeyError"}, "fail_on names types of exceptions"),
+        ({"fail_on": [KeyError, 5]}, "fail_on names types of exceptions, such as ConnectionError, not 5"),
+        ({"retry_on": ()}, "retry_on names no exception"),
+        ({"fail_on": []}, "fail_on names no exception"),
+        ({"retry_on": {KeyError: 5}}, "retry must be a policy"),
+        ({"retry_on": {KeyError: Never()}}, "name it in fail_on"),
+        ({"retry_on": KeyError, "retry": Never()}, "name it in fail_on"),
+        ({"fail_on": Fail}, "fail_on cannot name Fail"),
+        ({"retry_on": (PayloadError,)}, "retry_on cannot name PayloadError"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused_when_the_job_is_defined(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(DefinitionError, match=told):
+        job(**options)

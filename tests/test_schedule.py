@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litestar_jobs import Cron, Every, Job, JobsConfig, JobsPlugin, job
-from litestar_jobs.define import select_jobs
 from litestar_jobs.errors import ConfigurationError, DefinitionError
 from litestar_jobs.request import JobRequest
 from litestar_jobs.schedule import MOST_MISSED, Schedule, bound, decide, new_job
+from litestar_jobs.select import select_jobs
 from litestar_jobs.times import CronTimes, EveryTimes
 from litestar_jobs.trace import trace_id_of
 

@@ -212,12 +212,12 @@ async def test_an_attempt_that_lost_its_token_commits_nothing(dsn: str, notes: N
         await connection.execute(
             "WITH gone AS (DELETE FROM litestar_jobs.running RETURNING id, attempt) "
             "INSERT INTO litestar_jobs.finished (id, finished_at, attempts, status) "
-            "SELECT id, now(), attempt, 'cancelled' FROM gone"
+            "SELECT id, now(), attempt, 'failed' FROM gone"
         )
 
     row = await run(dsn, overtaken, hook=outcomes)
     assert outcomes.seen == [Lost()]
-    assert row.status is JobStatus.CANCELLED
+    assert row.status is JobStatus.FAILED
     assert await numbers(connection) == []
 
 

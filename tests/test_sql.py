@@ -36,6 +36,7 @@ SEVERAL_CALLERS = {
     "complete": 2,  # a batch of the finisher's, and in the job's own transaction
     "complete_with_results": 2,
     "start_workflow": 2,  # in a transaction of its own, and in the caller's
+    "void": 2,  # of all that a worker runs, and in the job's own transaction
 }
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -122,6 +123,8 @@ HOT: dict[str, tuple[Any, ...]] = {
         ["m"] * COUNT,
         ["t"] * COUNT,
         "channel",
+        '{"t": {"job_type": "u", "queue": "a", "priority": 0, "max_retries": 3}}',
+        ["schedule"],
     ),
     "enqueue": (
         SOME,
@@ -136,14 +139,16 @@ HOT: dict[str, tuple[Any, ...]] = {
         [0.0] * COUNT,
         "channel",
     ),
-    "enqueue_special": (json.dumps(SPECIAL), "channel"),
+    "enqueue_special": (json.dumps(SPECIAL), "channel", "1s"),
     "change_pending": (json.dumps(SPECIAL), "channel"),
     "complete_with_results": (SOME, list(range(COUNT)), ["1"] * COUNT),
     "progress": (SOME, list(range(COUNT)), [0.5] * COUNT, [None] * COUNT),
     "marks": (SOME,),
     "promote": (100, "channel"),
     "renew": (WORKER, 15.0),
-    "cancel_many": (SOME,),
+    "cancel_many": (SOME, "channel"),
+    "lapse": (NOW, SOME[0], NOW, SOME[0], 1000, "channel", "{}", ["schedule"]),
+    "void": (SOME, list(range(COUNT))),
     "retry_many": (SOME, ["failed", "cancelled"], "channel"),
     "move_many": (SOME, "b", 1, "channel"),
     "delete_many": (SOME, ["completed", "failed", "cancelled"]),
@@ -165,7 +170,7 @@ IN_A_USERS_TRANSACTION = {
     "enqueue_one": (*(column[0] for column in HOT["enqueue"][:-1]), "channel"),
     "enqueue_in_session": tuple(column[0] for column in HOT["enqueue"][:-1]),
     "start_workflow": (str(WORKER), "w", "trace", "{}", STEPS, None),
-    "enqueue_special": (json.dumps(SPECIAL[:1]), None),
+    "enqueue_special": (json.dumps(SPECIAL[:1]), None, None),
     "change_pending": (json.dumps(SPECIAL[:1]), None),
     "complete": ([SOME[0]], [1]),
     "complete_with_results": ([SOME[0]], [1], ["1"]),

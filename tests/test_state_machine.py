@@ -46,6 +46,7 @@ class Expected:
         self.attempts = 0
         self.failures = 0
         self.losses = 0
+        self.snoozes = 0
         self.token: int | None = None
         self.worker: UUID | None = None
 
@@ -134,6 +135,7 @@ class Moves(RuleBasedStateMachine):
             assert expected.state == "ready"
             assert job.attempt == expected.attempts + 1
             assert job.token not in self.tokens, "a token is never given twice"
+            assert job.snoozes == expected.snoozes
             self.tokens.add(job.token)
             expected.state, expected.token, expected.attempts = "running", job.token, job.attempt
             expected.worker = self.workers[worker]
@@ -166,7 +168,7 @@ class Moves(RuleBasedStateMachine):
 
     @rule(
         job=claims,
-        verdict=st.sampled_from(["failed", "cancelled", "retry", "release"]),
+        verdict=st.sampled_from(["failed", "cancelled", "retry", "release", "snooze"]),
         delay=st.sampled_from([0.0, 3600.0]),
     )
     def settle(self, job: Claimed, verdict: Any, delay: float) -> None:
@@ -183,7 +185,8 @@ class Moves(RuleBasedStateMachine):
             expected.state = verdict
         else:
             expected.state = "scheduled" if delay else "ready"
-            expected.attempts -= verdict == "release"
+            expected.attempts -= verdict in ("release", "snooze")
+            expected.snoozes += verdict == "snooze"
 
     @rule(jobs=st.lists(claims, min_size=2, max_size=4))
     def complete_together(self, jobs: list[Claimed]) -> None:
@@ -334,11 +337,33 @@ class Moves(RuleBasedStateMachine):
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
+        """Whether it waits or runs; then its token is void at once."""
         job_id = data.draw(st.sampled_from(sorted(self.jobs)))
+        if job_id == self.late.locks:
+            return  # it would wait
         moved = self.run(self.store.cancel(job_id))
-        assert moved == (self.jobs[job_id].state in PENDING)
+        assert moved == (self.jobs[job_id].state in (*PENDING, "running"))
         if moved:
             self.jobs[job_id].state = "cancelled"
+
+    @precondition(lambda self: self.some(*PENDING, "running"))
+    @rule(count=st.integers(1, 4))
+    def cancel_many(self, count: int) -> None:
+        """What a transaction has in its hands is skipped."""
+        ids = self.some(*PENDING, "running")[:count]
+        moved = self.run(self.store.cancel_many(ids)).keys()
+        assert moved == set(ids) - {self.late.locks}
+        for job_id in moved:
+            self.jobs[job_id].state = "cancelled"
+
+    @precondition(lambda self: self.claimed)
+    @rule()
+    def look_for_void_tokens(self) -> None:
+        """A worker learns which of its tokens are void, and why."""
+        void = self.run(self.store.void(self.claimed))
+        assert void == {
+            job.token: self.jobs[job.id].state == "cancelled" for job in self.claimed if not self.holds(job)
+        }
 
     @precondition(lambda self: self.some("failed", "cancelled"))
     @rule(data=st.data())
@@ -349,7 +374,7 @@ class Moves(RuleBasedStateMachine):
         assert (queue is not None) == (expected.state in ("failed", "cancelled"))
         if queue is not None:
             assert queue == expected.queue
-            expected.state, expected.attempts = "ready", 0
+            expected.state, expected.attempts, expected.snoozes = "ready", 0, 0
 
     @invariant()
     def every_job_is_in_exactly_one_table(self) -> None:

@@ -22,9 +22,9 @@ from msgspec import Struct
 from msgspec import json as msgspec_json
 from uuid_utils.compat import uuid7
 
-from litestar_jobs import JobId, JobRequest, Jobs, JobsClient, JobsConfig, JobsPlugin, Unique, WorkerConfig, job
+from litestar_jobs import JobId, JobRequest, Jobs, JobsClient, JobsConfig, JobsPlugin, Unique, WorkerConfig, gather, job
 from litestar_jobs.database import Database, Link
-from litestar_jobs.errors import AlreadyEnqueued, DefinitionError
+from litestar_jobs.errors import AlreadyEnqueued, DefinitionError, EnqueueError
 from litestar_jobs.outcome import Failure, Settlement
 from litestar_jobs.store import Claimed, Statements, Store
 from litestar_jobs.telemetry import NoTracing
@@ -624,6 +624,31 @@ async def test_plain_jobs_do_not_wait_for_the_transaction_that_a_unique_one_wait
         await asyncio.wait_for(client.enqueue(plain(Sync(1))), 5)
         assert not call.done()
     await call
+    await holder.close()
+
+
+async def test_other_unique_jobs_do_not_wait_for_a_transaction_that_one_waits_for(dsn: str, client: JobsClient) -> None:
+    holder = await asyncpg.connect(dsn)
+    async with holder.transaction():
+        first = await client.enqueue_with(holder, sync(Sync(1)))
+        waiting = [asyncio.create_task(client.enqueue(sync(Sync(1)))) for _ in range(2)]
+        others = await asyncio.gather(*(client.enqueue(sync(Sync(n % 30 + 2))) for n in range(60)))
+        assert len(set(others)) == 30
+        assert not any(call.done() for call in waiting)
+    assert [await call for call in waiting] == [first, first]
+    await holder.close()
+
+
+async def test_who_waits_too_long_for_a_transaction_is_told_that_nothing_was_enqueued(
+    dsn: str, client: JobsClient, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "PATIENCE", 0.3)
+    holder = await asyncpg.connect(dsn)
+    async with holder.transaction():
+        first = await client.enqueue_with(holder, sync(Sync(1)))
+        with pytest.raises(EnqueueError, match="a transaction that is open has had the key of unique job 'sync'"):
+            await client.enqueue(sync(Sync(1)))
+    assert await stored(connection) == [first]
     await holder.close()
 
 

@@ -1,9 +1,14 @@
 from litestar import Litestar
 from msgspec import Struct
 
-from litestar_jobs import Cancel, Fail, JobsPlugin, RetryAfter, job
+from litestar_jobs import Cancel, Fail, JobsPlugin, RetryAfter, Snooze, job
 
-ORDERS = {"paid": "paid", "withdrawn": "withdrawn", "pending": "pending"}
+ORDERS = {
+    "paid": "paid",
+    "withdrawn": "withdrawn",
+    "pending": "pending",
+    "unpacked": "unpacked",
+}
 
 
 class Shipment(Struct):
@@ -19,6 +24,8 @@ async def ship(payload: Shipment) -> None:
             raise Cancel("the customer has withdrawn the order")
         case "pending":
             raise RetryAfter(60, "the payment is not there yet")
+        case "unpacked":
+            raise Snooze(600, "the warehouse is closed")
 
 
 app = Litestar(plugins=[JobsPlugin()])

@@ -47,3 +47,14 @@ def as_the_bank_says(attempt: int, error: BaseException) -> timedelta | None:
 async def charge_card(payload: Order) -> None:
     if payload.number < 0:
         raise CardDeclined
+
+
+@job(retry_on={TryLater: as_the_bank_says, ConnectionError: Exponential()})
+async def refund(payload: Order) -> None: ...  # all else fails for good
+
+
+@job(max_retries=10, fail_on=(CardDeclined, LookupError))
+async def remind(payload: Order) -> None: ...  # all else is tried again
+
+
+# End of the rules

@@ -26,7 +26,6 @@ REFUSALS = {
         JobStatus.COMPLETED: "it has completed; enqueue a new job to do it again",
     },
     "cancel": {
-        JobStatus.RUNNING: "it is running; only jobs that do not run yet can be cancelled",
         JobStatus.COMPLETED: "it has completed",
         JobStatus.FAILED: "it has failed and will not run by itself",
         JobStatus.CANCELLED: "it is cancelled already",
@@ -67,7 +66,7 @@ def retry(app: Litestar, job_ids: Sequence[UUID], *, as_json: bool, **options: A
 @click.command(name="cancel", cls=RichCommand)
 @bulk_options
 def cancel(app: Litestar, job_ids: Sequence[UUID], *, as_json: bool, **options: Any) -> None:
-    """Cancel jobs that do not run yet.
+    """Cancel jobs that have not ended. Those that run are stopped, wherever that is.
 
     With ids alone it says of each whether it moved, and exits with 1 if one did not. With a filter it counts and asks
     first, and says how many moved.

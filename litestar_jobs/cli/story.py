@@ -118,7 +118,8 @@ def _print_story(story: Story) -> None:
         print_text("")
         asked = job.status is JobStatus.CANCELLED and failure.error_type == Cancel.__name__
         what, color = ("asked to be cancelled", "yellow") if asked else ("failed", "red")
-        print_line((f"Attempt {failure.attempt} {what}", color), f", {moment(failure.failed_at)}", indent=2)
+        who = f"Attempt {failure.attempt} {what}" if failure.attempt else "No attempt was begun"
+        print_line((who, color), f", {moment(failure.failed_at)}", indent=2)
         print_line(f"{failure.error_type}: {failure.message}", indent=4)
         if failure.traceback:
             print_text(failure.traceback.rstrip("\n"), indent=4, style="dim")

@@ -1,5 +1,7 @@
--- Cancel those of these jobs that do not run yet. $1 ids. Answers those that moved.
+-- Cancel those of these jobs that have not ended, as cancel.sql does one. $1 ids · $2 channel to tell the workers that
+-- run some. Answers those that moved.
 -- Rows that somebody moves at this moment are skipped: two of these never wait for each other.
+-- A notification holds less than 8,000 bytes: some hundred tokens.
 WITH later AS (
     DELETE FROM litestar_jobs.scheduled
      WHERE id = ANY (ARRAY(SELECT id FROM litestar_jobs.scheduled WHERE id = ANY ($1::uuid[]) FOR UPDATE SKIP LOCKED))
@@ -12,8 +14,20 @@ WITH later AS (
     DELETE FROM litestar_jobs.held
      WHERE id = ANY (ARRAY(SELECT id FROM litestar_jobs.held WHERE id = ANY ($1::uuid[]) FOR UPDATE SKIP LOCKED))
     RETURNING id, attempts
+), stopped AS (
+    DELETE FROM litestar_jobs.running
+     WHERE id = ANY (ARRAY(SELECT id FROM litestar_jobs.running WHERE id = ANY ($1::uuid[]) FOR UPDATE SKIP LOCKED))
+    RETURNING id, attempt, started_at, worker_id, token
+), ended AS (
+    INSERT INTO litestar_jobs.finished (id, status, attempts, started_at, finished_at, worker_id)
+    SELECT id, 'cancelled', attempts, NULL, statement_timestamp(), NULL
+      FROM (TABLE later UNION ALL TABLE now UNION ALL TABLE kept) AS pending
+    UNION ALL
+    SELECT id, 'cancelled', attempt, started_at, statement_timestamp(), worker_id FROM stopped
+    RETURNING id
+), told AS MATERIALIZED (
+    SELECT pg_notify($2::text, 'cancel:' || string_agg(token::text, ','))
+      FROM (SELECT token, row_number() OVER () / 300 AS part FROM stopped) AS numbered
+     GROUP BY part
 )
-INSERT INTO litestar_jobs.finished (id, status, attempts, finished_at)
-SELECT id, 'cancelled', attempts, statement_timestamp()
-  FROM (TABLE later UNION ALL TABLE now UNION ALL TABLE kept) AS pending
-RETURNING id
+SELECT id, (SELECT count(*) FROM told) AS told FROM ended

@@ -1,16 +1,17 @@
 -- Change pending jobs: what is asked of them and when they run (replace), or only when they run.
 -- $1 JSON array of objects, one a job · $2 channel to notify of it, or NULL: the caller wakes workers after its commit.
 -- Keys of an object: id, run_at or NULL, delay in seconds, where run_at is NULL, replace, and to replace: queue, payload,
--- priority, max_retries.
+-- priority, max_retries; expires_in and deadline in seconds or NULL, which count anew.
 -- Answers those that were changed, with the queue in which they may run in so many seconds (NULL: one that is held).
 -- A job is deleted from where it waits, as a claim does, and written again: whoever of the two comes second finds
 -- nothing, and a claim sees all of the change or none. One that does not wait any more is left as it is.
 WITH change AS MATERIALIZED (
     SELECT c.id, c.replace, c.queue, COALESCE(c.payload, 'null') AS payload, c.priority, c.max_retries,
-           COALESCE(c.run_at, statement_timestamp() + make_interval(secs => c.delay)) AS run_at
+           COALESCE(c.run_at, statement_timestamp() + make_interval(secs => c.delay)) AS run_at,
+           make_interval(secs => c.expires_in) AS expires_in, make_interval(secs => c.deadline) AS deadline
       FROM jsonb_to_recordset($1::text::jsonb)
            AS c(id uuid, replace boolean, queue text, payload jsonb, priority smallint, max_retries smallint,
-                run_at timestamptz, delay float8)
+                run_at timestamptz, delay float8, expires_in float8, deadline float8)
 ), from_later AS (
     DELETE FROM litestar_jobs.scheduled WHERE id = ANY (ARRAY(SELECT id FROM change))
     RETURNING id, priority, attempts, queue, NULL AS reason
@@ -22,6 +23,8 @@ WITH change AS MATERIALIZED (
     RETURNING id, priority, attempts, queue, reason
 ), changed AS MATERIALIZED (
     SELECT id, change.replace, change.payload, change.max_retries, change.run_at, was.reason,
+           GREATEST(change.run_at, statement_timestamp()) + change.expires_in AS expires_at,
+           statement_timestamp() + change.deadline AS deadline_at,
            CASE WHEN change.replace THEN change.priority ELSE was.priority END AS priority,
            CASE WHEN change.replace THEN 0 ELSE was.attempts END AS attempts,
            CASE WHEN change.replace THEN change.queue ELSE was.queue END AS queue
@@ -30,7 +33,8 @@ WITH change AS MATERIALIZED (
     UPDATE litestar_jobs.job
        SET payload = CASE WHEN changed.replace THEN changed.payload ELSE job.payload END,
            max_retries = CASE WHEN changed.replace THEN changed.max_retries ELSE job.max_retries END,
-           priority = changed.priority, queue = changed.queue, run_at = changed.run_at
+           priority = changed.priority, queue = changed.queue, run_at = changed.run_at,
+           expires_at = changed.expires_at, deadline_at = changed.deadline_at
       FROM changed
      WHERE job.id = changed.id AND job.id = ANY (ARRAY(SELECT id FROM changed))
 ), later AS (

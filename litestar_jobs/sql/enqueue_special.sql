@@ -1,21 +1,25 @@
 -- Write jobs of which something special is asked; the plain ones go through enqueue.sql and its like.
 -- $1 JSON array of objects, one a job · $2 channel to notify of it, or NULL: the caller wakes workers after its commit.
+-- $3 how long to wait for the transactions of others, as a lock_timeout for this transaction, or NULL: as it is set.
 -- Keys of an object: id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at or NULL, delay in
--- seconds, where run_at is NULL; of a unique job key, until, and within in seconds or NULL.
+-- seconds, where run_at is NULL; expires_in and deadline in seconds or NULL: the one counts from when the job may run, the
+-- other from now; of a unique job key, until, and within in seconds or NULL.
 -- Answers for each: the id asked for, the id that counts, whether it is new, whether it is another one that is pending,
 -- and the queue in which it may run in so many seconds (NULL: workers need not be told). Where the id that counts is NULL
 -- nothing was written for a job, which met another transaction and is to be asked for again, in another statement. Ids
 -- are text: some drivers give no UUIDs.
 -- A key is free if the job that had it last was seen to have ended (or started, or to be deleted), and is still that one
 -- when the row of the key is locked: whoever wrote another job there meanwhile, which this statement cannot see, has it.
-WITH asked AS MATERIALIZED (
+WITH patience AS MATERIALIZED (
+    SELECT set_config('lock_timeout', $3::text, true) WHERE $3 IS NOT NULL
+), asked AS MATERIALIZED (
     SELECT a.ordinality, a.id, a.queue, a.job_type, COALESCE(a.payload, 'null') AS payload, a.priority, a.max_retries,
            a.trace_id, a.headers, COALESCE(a.run_at, statement_timestamp() + make_interval(secs => a.delay)) AS run_at,
-           a.key, a.until, a.within
+           a.expires_in, a.deadline, a.key, a.until, a.within
       FROM ROWS FROM (jsonb_to_recordset($1::text::jsonb)
                AS (id uuid, queue text, job_type text, payload jsonb, priority smallint, max_retries smallint,
                    trace_id text, headers jsonb, run_at timestamptz, delay float8,
-                   key uuid, until text, within float8)) WITH ORDINALITY AS a
+                   expires_in float8, deadline float8, key uuid, until text, within float8)) WITH ORDINALITY AS a
 ), seen AS MATERIALIZED (
     SELECT k.key, k.id, k.until, (k.kept_until > statement_timestamp()) IS TRUE AS is_kept,
            (SELECT true FROM litestar_jobs.running WHERE running.id = k.id) IS TRUE AS is_running,
@@ -32,7 +36,7 @@ WITH asked AS MATERIALIZED (
     SELECT DISTINCT ON (asked.key) asked.key, asked.id, holder.id,
            statement_timestamp() + make_interval(secs => asked.within), asked.until
       FROM asked LEFT JOIN holder USING (key)
-     WHERE asked.key IS NOT NULL AND holder.holds IS NOT TRUE
+     WHERE asked.key IS NOT NULL AND holder.holds IS NOT TRUE AND (SELECT count(*) FROM patience) >= 0
      ORDER BY asked.key, asked.ordinality
     ON CONFLICT (key) DO UPDATE SET id = EXCLUDED.id, follows = EXCLUDED.follows, kept_until = EXCLUDED.kept_until,
                                     until = EXCLUDED.until
@@ -42,8 +46,11 @@ WITH asked AS MATERIALIZED (
     SELECT * FROM asked WHERE key IS NULL OR id IN (SELECT id FROM taken)
 ), written AS (
     INSERT INTO litestar_jobs.job
-           (id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at, created_at)
-    SELECT id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at, statement_timestamp()
+           (id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at, created_at, expires_at,
+            deadline_at)
+    SELECT id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at, statement_timestamp(),
+           GREATEST(run_at, statement_timestamp()) + make_interval(secs => expires_in),
+           statement_timestamp() + make_interval(secs => deadline)
       FROM new
 ), later AS (
     INSERT INTO litestar_jobs.scheduled (id, queue, priority, run_at, attempts)

@@ -3,7 +3,8 @@
 -- $1 schedule · $2 its turn when the slots were taken from it: whatever else changes a schedule makes it another
 -- $3 the newest slot that is decided by this · $4 whether it must not overlap: then no job is written while one is
 -- unfinished · $5 queue · $6 job type · $7 payload, JSON text · $8 priority · $9 max_retries
--- $10 job ids · $11 their slots, in order · $12 trace ids · $13 headers, JSON text · $14 channel to notify.
+-- $10 job ids · $11 their slots, in order · $12 trace ids · $13 headers, JSON text · $14 channel to notify
+-- $15, $16 expires_in and deadline, in seconds or NULL.
 -- In ready, a job's time is now: behind a slot of some seconds ago others may have been claimed already.
 -- Answers whether a job was unfinished; nothing if another process had the turn.
 WITH seen AS MATERIALIZED (
@@ -23,9 +24,11 @@ WITH seen AS MATERIALIZED (
     RETURNING busy
 ), written AS (
     INSERT INTO litestar_jobs.job
-           (id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at, created_at)
+           (id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at, created_at, expires_at,
+            deadline_at)
     SELECT new.id, $5::text, $6::text, $7::text::jsonb, $8::smallint, $9::smallint, new.trace_id, new.headers::jsonb,
-           new.slot, statement_timestamp()
+           new.slot, statement_timestamp(), statement_timestamp() + make_interval(secs => $15::float8),
+           statement_timestamp() + make_interval(secs => $16::float8)
       FROM decided
      CROSS JOIN unnest($10::uuid[], $11::timestamptz[], $12::text[], $13::text[]) AS new(id, slot, trace_id, headers)
      WHERE NOT busy

@@ -1,5 +1,6 @@
 -- Rescue: jobs of processes whose lease has ended, or far past their own deadline, run elsewhere. The attempt counts.
--- $1 grace beyond a deadline, in seconds · $2 channel to notify.
+-- $1 grace beyond a deadline, in seconds · $2 channel to notify · $3 what follows a failed job, and $4 what its headers do not
+-- inherit, as in settle.sql.
 -- A job that is lost with its process a second time is a suspect: it may be what ends them, so it is held, until
 -- release.sql lets it run without another suspect beside it.
 -- Rows that a transaction is finishing at this moment are skipped; a later call sees what became of them.
@@ -23,15 +24,16 @@ WITH dead AS (
       FROM gone JOIN litestar_jobs.job USING (id)
      WHERE job.id = ANY (ARRAY(SELECT id FROM gone))
 ), judged AS MATERIALIZED (
-    SELECT *, before > 0 AND NOT overdue AND NOT was_last AS suspect FROM seen
-), noted AS (
-    INSERT INTO litestar_jobs.failure (id, attempt, failed_at, error_type, message)
-    SELECT id, attempt, statement_timestamp(),
-           CASE WHEN overdue THEN 'JobTimeout' ELSE 'WorkerLost' END,
+    SELECT *, before > 0 AND NOT overdue AND NOT was_last AS suspect,
+           CASE WHEN overdue THEN 'JobTimeout' ELSE 'WorkerLost' END AS error_type,
            CASE WHEN overdue THEN 'the attempt was still running long after its timeout'
                 WHEN before = 0 THEN 'the process that ran it stopped renewing its lease'
-                ELSE format('its process ended while it ran, %s times now: the job may be what ends it', before + 1) END
-      FROM judged
+                ELSE format('its process ended while it ran, %s times now: the job may be what ends it', before + 1)
+           END AS message
+      FROM seen
+), noted AS (
+    INSERT INTO litestar_jobs.failure (id, attempt, failed_at, error_type, message)
+    SELECT id, attempt, statement_timestamp(), error_type, message FROM judged
 ), ended AS (
     INSERT INTO litestar_jobs.finished (id, status, attempts, started_at, finished_at, worker_id)
     SELECT id, 'failed', attempt, started_at, statement_timestamp(), worker_id FROM judged WHERE was_last
@@ -41,7 +43,30 @@ WITH dead AS (
 ), again AS (
     INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
     SELECT id, queue, priority, statement_timestamp(), attempt FROM judged WHERE NOT was_last AND NOT suspect
+    RETURNING queue
+), follows AS MATERIALIZED (
+    SELECT litestar_jobs.new_id() AS id, $3::jsonb -> job.job_type AS next, job.trace_id,
+           CASE WHEN jsonb_typeof(job.headers) = 'object' THEN job.headers - $4::text[] END AS headers,
+           jsonb_build_object(
+               'id', job.id, 'job_type', job.job_type, 'queue', judged.queue, 'payload', job.payload,
+               'attempts', judged.attempt, 'error_type', judged.error_type, 'message', judged.message,
+               'trace_id', job.trace_id) AS payload
+      FROM judged JOIN litestar_jobs.job USING (id)
+     WHERE job.id = ANY (ARRAY(SELECT id FROM judged WHERE was_last)) AND $3::jsonb ? job.job_type
+), follow AS (
+    INSERT INTO litestar_jobs.job
+           (id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at, created_at)
+    SELECT id, next ->> 'queue', next ->> 'job_type', payload, (next ->> 'priority')::smallint,
+           (next ->> 'max_retries')::smallint, trace_id, headers, statement_timestamp(), statement_timestamp()
+      FROM follows
+    RETURNING id, queue, priority, run_at
+), follow_now AS (
+    INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
+    SELECT id, queue, priority, run_at, 0 FROM follow
+), told AS MATERIALIZED (
+    SELECT pg_notify($2::text, 'ready:' || queue)
+      FROM (SELECT queue FROM again UNION SELECT queue FROM follow) AS queues
 )
 SELECT id, job_type, queue, attempt, trace_id, worker_id, was_last, overdue, suspect,
-       CASE WHEN NOT was_last AND NOT suspect THEN pg_notify($2::text, 'ready:' || queue)::text END AS told
+       (SELECT count(*) FROM told) AS told
   FROM judged

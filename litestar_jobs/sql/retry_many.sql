@@ -6,6 +6,10 @@ WITH gone AS (
      WHERE id = ANY (ARRAY(SELECT id FROM litestar_jobs.finished
                             WHERE id = ANY ($1::uuid[]) AND status = ANY ($2::text[]) FOR UPDATE SKIP LOCKED))
     RETURNING id
+), anew AS (
+    UPDATE litestar_jobs.job SET snoozes = 0, expires_at = NULL, deadline_at = NULL
+     WHERE id = ANY (ARRAY(SELECT id FROM gone))
+       AND (snoozes > 0 OR expires_at IS NOT NULL OR deadline_at IS NOT NULL)
 ), again AS (
     INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
     SELECT id, queue, priority, statement_timestamp(), 0 FROM litestar_jobs.job WHERE id = ANY (ARRAY(SELECT id FROM gone))

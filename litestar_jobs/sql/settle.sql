@@ -1,7 +1,9 @@
 -- Settle every other end of an attempt, where the token still is the right one.
 -- $1 ids · $2 tokens · $3 verdicts: 'failed' and 'cancelled' end the job, 'retry' counts the attempt and runs it
--- again, 'release' does not count it · $4 delays in seconds of these two · $5 error types (NULL: nothing failed)
--- $6 messages · $7 tracebacks · $8 channel to notify of jobs that may run at once.
+-- again, 'release' does not count it, and neither does 'snooze', which is counted itself · $4 delays in seconds of these
+-- three; 'expired' and 'overdue' end a job, as cancelled and as failed, of which this attempt was never begun · $5 error types (NULL: nothing failed) · $6 messages · $7 tracebacks
+-- $8 channel to notify of jobs that may run at once · $9 what follows a failed job: JSON object of job types to job_type,
+-- queue, priority and max_retries of another job · $10 what its headers do not inherit.
 -- Answers the ids that moved; the others had lost their lease.
 -- job.id = ANY(ARRAY(...)): by the primary key, whatever the statistics say, as in claim.sql.
 WITH outcome AS MATERIALIZED (
@@ -11,28 +13,53 @@ WITH outcome AS MATERIALIZED (
     DELETE FROM litestar_jobs.running WHERE id = ANY ($1::uuid[]) AND token = ANY ($2::bigint[])
     RETURNING id, attempt, queue, started_at, worker_id
 ), settled AS MATERIALIZED (
-    SELECT gone.*, outcome.verdict, outcome.delay, outcome.error_type, outcome.message, outcome.traceback
+    SELECT gone.id, gone.queue, outcome.verdict, outcome.delay, outcome.error_type, outcome.message, outcome.traceback,
+           gone.attempt - (verdict IN ('release', 'snooze', 'expired', 'overdue'))::int AS attempts,
+           CASE WHEN verdict NOT IN ('expired', 'overdue') THEN gone.started_at END AS started_at, gone.worker_id,
+           CASE verdict WHEN 'expired' THEN 'cancelled' WHEN 'overdue' THEN 'failed' ELSE verdict END AS becomes
       FROM gone JOIN outcome USING (id)
 ), noted AS (
     INSERT INTO litestar_jobs.failure (id, attempt, failed_at, error_type, message, traceback)
-    SELECT id, attempt, statement_timestamp(), error_type, message, traceback FROM settled WHERE error_type IS NOT NULL
+    SELECT id, attempts, statement_timestamp(), error_type, message, traceback FROM settled WHERE error_type IS NOT NULL
 ), ended AS (
     INSERT INTO litestar_jobs.finished (id, status, attempts, started_at, finished_at, worker_id)
-    SELECT id, verdict, attempt, started_at, statement_timestamp(), worker_id
-      FROM settled WHERE verdict IN ('failed', 'cancelled')
+    SELECT id, becomes, attempts, started_at, statement_timestamp(), worker_id
+      FROM settled WHERE becomes IN ('failed', 'cancelled')
 ), again AS MATERIALIZED (
     SELECT settled.id, settled.queue, job.priority, settled.delay > 0 AS waits,
-           statement_timestamp() + make_interval(secs => settled.delay) AS run_at,
-           CASE verdict WHEN 'retry' THEN attempt ELSE attempt - 1 END AS attempts
+           statement_timestamp() + make_interval(secs => settled.delay) AS run_at, settled.attempts
       FROM settled JOIN litestar_jobs.job USING (id)
-     WHERE verdict IN ('retry', 'release') AND job.id = ANY (ARRAY(SELECT id FROM settled))
+     WHERE verdict IN ('retry', 'release', 'snooze') AND job.id = ANY (ARRAY(SELECT id FROM settled))
+), snoozed AS (
+    UPDATE litestar_jobs.job SET snoozes = LEAST(snoozes + 1, 32767)
+     WHERE id = ANY (ARRAY(SELECT id FROM settled WHERE verdict = 'snooze'))
 ), later AS (
     INSERT INTO litestar_jobs.scheduled (id, queue, priority, run_at, attempts)
     SELECT id, queue, priority, run_at, attempts FROM again WHERE waits
 ), now AS (
     INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
     SELECT id, queue, priority, run_at, attempts FROM again WHERE NOT waits
+), follows AS MATERIALIZED (
+    SELECT litestar_jobs.new_id() AS id, $9::jsonb -> job.job_type AS next, job.trace_id,
+           CASE WHEN jsonb_typeof(job.headers) = 'object' THEN job.headers - $10::text[] END AS headers,
+           jsonb_build_object(
+               'id', job.id, 'job_type', job.job_type, 'queue', settled.queue, 'payload', job.payload,
+               'attempts', settled.attempts, 'error_type', COALESCE(settled.error_type, ''),
+               'message', COALESCE(settled.message, ''), 'trace_id', job.trace_id) AS payload
+      FROM settled JOIN litestar_jobs.job USING (id)
+     WHERE job.id = ANY (ARRAY(SELECT id FROM settled WHERE becomes = 'failed')) AND $9::jsonb ? job.job_type
+), follow AS (
+    INSERT INTO litestar_jobs.job
+           (id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at, created_at)
+    SELECT id, next ->> 'queue', next ->> 'job_type', payload, (next ->> 'priority')::smallint,
+           (next ->> 'max_retries')::smallint, trace_id, headers, statement_timestamp(), statement_timestamp()
+      FROM follows
+    RETURNING id, queue, priority, run_at
+), follow_now AS (
+    INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
+    SELECT id, queue, priority, run_at, 0 FROM follow
+), told AS MATERIALIZED (
+    SELECT pg_notify($8::text, 'ready:' || queue)
+      FROM (SELECT queue FROM again WHERE NOT waits UNION SELECT queue FROM follow) AS queues
 )
-SELECT settled.id,
-       (SELECT pg_notify($8::text, 'ready:' || again.queue)::text FROM again WHERE again.id = settled.id AND NOT waits)
-  FROM settled
+SELECT id, (SELECT count(*) FROM told) AS told FROM settled

@@ -1,6 +1,7 @@
 """An attempt: a claimed job on its way through this process, the span that it runs in, and its timeout."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from types import TracebackType
@@ -8,8 +9,8 @@ from uuid import UUID
 
 import msgspec
 
-from litestar_jobs.context import JobContext, current_job
-from litestar_jobs.errors import JobTimeout
+from litestar_jobs.context import JobContext, current_attempt, current_job
+from litestar_jobs.errors import JobDeadline, JobTimeout
 from litestar_jobs.logs import bind_structlog
 from litestar_jobs.outcome import Outcome
 from litestar_jobs.schedule import OF_A_SCHEDULE, SCHEDULE, SLOT
@@ -33,11 +34,13 @@ class Attempt:
         "committing",
         "ending",
         "given_up",
+        "limit",
         "outcome",
         "overdue_since",
         "started",
         "stopped_with",
         "task",
+        "unawaited",
         "until",
     )
 
@@ -58,21 +61,50 @@ class Attempt:
         self.given_up = False
         """It has its outcome, although the handler goes on: nobody is to hear of its late end."""
         self.outcome: Outcome | None = None
+        self.limit: Limit | None = None
+        """Its timeout, once that counts."""
+        self.unawaited = False
+        """Its thread goes on, and nobody waits for that."""
+
+    @property
+    def is_cancelled(self) -> bool:
+        """What ``JobContext.is_cancelled`` says. Read in any thread."""
+        return self.stopped_with is not None or self.unawaited or (self.limit is not None and self.limit.is_over)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the deadline of the whole job; None without one."""
+        return None if self.claimed.deadline is None else self.claimed.deadline - time.monotonic()
 
 
 class Limit:
-    """The timeout of an attempt. Unlike :func:`asyncio.timeout` it also fails a handler that swallows the cancellation,
-    and never takes a ``TimeoutError`` of the handler's own for its own."""
+    """The timeout of an attempt, or the deadline of its job if that is sooner. Unlike :func:`asyncio.timeout` it also fails
+    a handler that swallows the cancellation, and never takes a ``TimeoutError`` of the handler's own for its own."""
 
-    __slots__ = ("_attempt", "_seconds", "_timeout")
+    __slots__ = ("_attempt", "_is_deadline", "_seconds", "_timeout")
 
     def __init__(self, attempt: Attempt, seconds: float | None) -> None:
+        left = attempt.seconds_left
         self._attempt = attempt
-        self._seconds = seconds
-        self._timeout = asyncio.timeout(seconds)
+        self._is_deadline = left is not None and (seconds is None or left <= seconds)
+        self._seconds = left if self._is_deadline else seconds
+        self._timeout = asyncio.timeout(self._seconds)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it ended the attempt."""
+        return self._timeout.expired()
+
+    @property
+    def error(self) -> JobTimeout | JobDeadline:
+        """With which it ends the attempt."""
+        if self._is_deadline:
+            return JobDeadline("the deadline of the job was over while it ran")
+        return JobTimeout(self._seconds or 0)
 
     async def __aenter__(self) -> None:
         await self._timeout.__aenter__()
+        self._attempt.limit = self
         self._attempt.until = self._timeout.when()
 
     async def __aexit__(
@@ -81,18 +113,20 @@ class Limit:
         try:
             await self._timeout.__aexit__(kind, error, traceback)
         except TimeoutError as expired:
-            raise JobTimeout(self._seconds or 0) from expired
+            raise self.error from expired
         if error is None and self._timeout.expired():
-            raise JobTimeout(self._seconds or 0)
+            raise self.error
 
 
-def enter_span(claimed: Claimed) -> JobContext:
+def enter_span(attempt: Attempt) -> JobContext:
     """Make this context the job's: whatever logs or enqueues in it does so in the job's trace."""
+    claimed = attempt.claimed
     headers = _headers(claimed)
     context = _context(claimed, headers)
     if context.schedule is not None or context.workflow is not None:
         headers = {name: value for name, value in headers.items() if name not in OF_THE_JOB_ALONE}
     current_job.set(context)
+    current_attempt.set(attempt)
     current_trace_id.set(context.trace_id)
     current_carrier.set(headers or None)
     bind_structlog()

@@ -11,22 +11,25 @@ from typing import Any
 from litestar_jobs.alchemy import is_unanswered
 from litestar_jobs.context import JobContext
 from litestar_jobs.define import Job
-from litestar_jobs.errors import JobTimeout, LeaseLost
+from litestar_jobs.errors import JobDeadline, JobExpired, JobTimeout, LeaseLost
 from litestar_jobs.inject import CONTEXT_KEY, JobSession, Plan, Scope
 from litestar_jobs.outcome import (
     Cancelled,
     Committed,
     Completed,
     Failed,
+    Failure,
     Interrupted,
     Lost,
     Outcome,
     Retry,
-    Snooze,
+    Snoozed,
     Unanswered,
     after_failure,
+    after_snooze,
+    in_time,
 )
-from litestar_jobs.signals import Signal
+from litestar_jobs.signals import Signal, Snooze
 from litestar_jobs.store import Claimed, Statements
 from litestar_jobs.telemetry import (
     AttemptEnded,
@@ -34,6 +37,7 @@ from litestar_jobs.telemetry import (
     CleanupFailed,
     Event,
     HandlerStuck,
+    JobLapsed,
     JobUnknown,
     Tracing,
 )
@@ -80,6 +84,8 @@ class Executor:
     async def run(self, attempt: Attempt) -> Outcome:
         """One attempt, from the claim to its outcome. Runs in a context of its own, which the span stays in."""
         claimed = attempt.claimed
+        if claimed.expired or (claimed.deadline is not None and claimed.deadline <= time.monotonic()):
+            return self._lapse(claimed)
         job = self._jobs.get(claimed.job_type)
         if job is None:
             return self._wait_for_a_newer_worker(claimed)
@@ -104,10 +110,10 @@ class Executor:
         attempt.given_up = True
         if attempt.task is not None:
             self._tell_stuck(attempt, attempt.task)
-        error: JobTimeout | None = None
+        error: JobTimeout | JobDeadline | None = None
         if attempt.stopped_with is None:
             job = self._jobs[attempt.claimed.job_type]
-            error = JobTimeout(job.timeout or 0)
+            error = JobTimeout(job.timeout or 0) if attempt.limit is None else attempt.limit.error
             attempt.stopped_with = self._judge(job, attempt, error)
         duration = time.perf_counter() - attempt.started
         self._emit(AttemptEnded(context_of(attempt.claimed), attempt.stopped_with, duration, error))
@@ -118,7 +124,7 @@ class Executor:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _traced(self, job: Job[Any, Any], attempt: Attempt) -> Outcome:
-        context = enter_span(attempt.claimed)
+        context = enter_span(attempt)
         with self._tracing.attempt(context, current_carrier.get()) as tell_failure:
             attempt.started = time.perf_counter()
             self._emit(AttemptStarted(context))
@@ -144,7 +150,7 @@ class Executor:
         plan = self._plans[job.name]
         if not plan.steps:  # nothing to make, to clean up or to commit
             dependencies = plan.wanted.of({**self._constants, CONTEXT_KEY: context})
-            if job.timeout is None:
+            if job.timeout is None and attempt.claimed.deadline is None:
                 returned = await self._call(job, attempt, payload, dependencies)
             else:
                 async with Limit(attempt, job.timeout):
@@ -176,14 +182,26 @@ class Executor:
             try:
                 result = await asyncio.wrap_future(thread)
             except asyncio.CancelledError:
+                attempt.unawaited = True
                 if thread.running():
-                    self._tell_stuck(attempt, thread)
+                    await self._leave(attempt, thread)
                 raise
         else:
             result = job.fn(*payload, **dependencies)
+        if isinstance(attempt.stopped_with, Cancelled):
+            raise asyncio.CancelledError  # it was told, and goes on as if it had not been
         if isinstance(result, Signal):
             raise result
         return result
+
+    async def _leave(self, attempt: Attempt, thread: Future[Any]) -> None:
+        """A thread goes on. One whose job was cancelled may look for that, and has the time that async handlers have."""
+        try:
+            if isinstance(attempt.stopped_with, Cancelled):
+                await asyncio.gather(asyncio.wrap_future(thread), return_exceptions=True)
+        finally:
+            if thread.running() and not attempt.given_up:
+                self._tell_stuck(attempt, thread)
 
     def _tell_stuck(self, attempt: Attempt, handler: asyncio.Future[Any] | Future[Any]) -> None:
         self._stuck.add(handler)
@@ -206,7 +224,7 @@ class Executor:
         if own is None:
             return completed
         if attempt.given_up or not await self._complete(own, claimed, completed.result):
-            attempt.stopped_with = attempt.stopped_with or Lost()
+            attempt.stopped_with = attempt.stopped_with or await self._void(own, claimed)
             raise LeaseLost(claimed.id)
         attempt.committing = True
         await own.commit()
@@ -217,6 +235,11 @@ class Executor:
         if result is None:
             return await own.execute(self._sql["complete"], fence)
         return await own.execute(self._sql["complete_with_results"], (*fence, [result]))
+
+    async def _void(self, own: JobSession, claimed: Claimed) -> Outcome:
+        """What it means that the token is void."""
+        rows = await own.execute(self._sql["void"], ([str(claimed.id)], [claimed.token]))
+        return Cancelled(is_written=True) if rows and rows[0]["cancelled"] else Lost()
 
     async def _undo(self, scope: Scope, context: JobContext, error: BaseException) -> None:
         try:
@@ -239,17 +262,29 @@ class Executor:
     def _judge(self, job: Job[Any, Any], attempt: Attempt, raised: BaseException) -> Outcome:
         if attempt.stopped_with is not None:
             return attempt.stopped_with
-        outcome = after_failure(raised, attempt.claimed.attempt, attempt.claimed.max_retries, job.retry)
+        if isinstance(raised, Snooze):
+            snoozed = after_snooze(raised, attempt.claimed.snoozes, job.max_snoozes)
+            return in_time(snoozed, attempt.seconds_left, raised)
+        failed = after_failure(raised, attempt.claimed.attempt, attempt.claimed.max_retries, job.retry)
+        outcome = in_time(failed, attempt.seconds_left, raised)
         if isinstance(outcome, Cancelled) or not (attempt.committing and is_unanswered(raised)):
             return outcome
         return Unanswered(outcome)
+
+    def _lapse(self, claimed: Claimed) -> Outcome:
+        """It is too late to begin."""
+        self._emit(JobLapsed(claimed.id, claimed.job_type, claimed.queue, claimed.trace_id, claimed.expired))
+        if claimed.expired:
+            return Cancelled(Failure.of(JobExpired()), has_begun=False)
+        late = JobDeadline("the deadline of the job was over before an attempt could begin")
+        return Failed(Failure.of(late), has_begun=False)
 
     def _wait_for_a_newer_worker(self, claimed: Claimed) -> Outcome:
         """Old code must not destroy new jobs: a job of an unknown type goes back, uncounted, for a while."""
         delay = self._unknown.get(claimed.job_type, UNKNOWN_FIRST)
         self._unknown[claimed.job_type] = min(delay * 2, UNKNOWN_LONGEST)
         self._emit(JobUnknown(claimed.id, claimed.job_type, claimed.queue, claimed.trace_id, delay))
-        return Snooze(delay)
+        return Snoozed(delay, is_asked_for=False)
 
 
 def _is_closed(attempt: Attempt, raised: BaseException) -> bool:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from litestar_jobs.database import may_have_been_written
 from litestar_jobs.news import Listener
-from litestar_jobs.outcome import Committed, Completed, Outcome, Settlement, Unanswered, settlement
+from litestar_jobs.outcome import Completed, Lost, Outcome, Settlement, Unanswered, settlement
 from litestar_jobs.store import Claimed, Store
 from litestar_jobs.telemetry import Event, OutcomeRefused
 from litestar_jobs.worker.chore import Chore
@@ -24,12 +24,14 @@ NOT_BEFORE_WOKEN = 3600.0
 class Finisher:
     """Writes how attempts ended, as long as their tokens hold."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - whom it tells of what
         self,
         store: Store,
         tell: Listener,
         emit: Callable[[Event], None],
         changed: Callable[[Iterable[UUID]], None],
+        follow_ups: str,
+        *,
         ended: Callable[[Iterable[Claimed]], None],
     ) -> None:
         """``tell`` hears of jobs that run again after a delay, once that is written, and ``changed`` and ``ended`` of
@@ -39,6 +41,7 @@ class Finisher:
         self._emit = emit
         self._changed = changed
         self._ended = ended
+        self._follow_ups = follow_ups
         self._completed: list[Claimed] = []
         self._with_results: list[tuple[Claimed, str]] = []
         self._settled: list[tuple[Claimed, Settlement]] = []
@@ -70,7 +73,7 @@ class Finisher:
             if isinstance(outcome, Unanswered):
                 self._unheard.add(job.token)
         else:
-            if type(outcome) is Committed:
+            if type(outcome) is not Lost:
                 self._changed([job.id])
                 self._ended([job])
             return
@@ -97,7 +100,7 @@ class Finisher:
             await self._report([(job, "completed") for job in jobs], moved)
             del self._with_results[: len(with_results)]
         if settled := self._settled[:BATCH]:
-            moved = await self._heard([job for job, _ in settled], self._store.settle(settled))
+            moved = await self._heard([job for job, _ in settled], self._store.settle(settled, self._follow_ups))
             await self._report([(job, end.verdict) for job, end in settled], moved)
             del self._settled[: len(settled)]
             if delays := [end.delay for _, end in settled if end.delay > 0]:

@@ -31,20 +31,28 @@ class Ear:
         listener: Listener,
         *,
         watched: Callable[[list[UUID]], None],
+        cancelled: Callable[[list[int]], None],
         opened: Callable[[], None],
         broken: Callable[[], None],
         deaf: Callable[[], None],
     ) -> None:
-        """``watched`` hears of jobs that somebody watches. ``opened`` is called when a connection listens: of what came before, nothing is known. ``broken`` is called
-        when one that heard does not any more, and has to be replaced; ``deaf``, once, when a new one does not hear."""
+        """``watched`` hears of jobs that somebody watches, ``cancelled`` of tokens that are void. ``opened`` is called
+        when a connection listens: of what came before, nothing is known. ``broken`` is called when one that heard does not
+        any more, and has to be replaced; ``deaf``, once, when a new one does not hear."""
         self._channel = channel
         self._listener = listener
         self._watched = watched
+        self._cancelled = cancelled
         self._opened = opened
         self._broken = broken
         self._deaf = deaf
         self._word = secrets.token_hex(8)
         self._asked = self._answered = self._hears = self._is_told = False
+
+    @property
+    def hears(self) -> bool:
+        """Whether it heard the last time that it found out."""
+        return self._hears
 
     async def on_open(self, connection: Any) -> None:
         """Listen on a connection that has just been opened."""
@@ -87,3 +95,6 @@ class Ear:
         elif kind == "watch":
             with suppress(ValueError):
                 self._watched([UUID(job_id) for job_id in detail.split(",")])
+        elif kind == "cancel":
+            with suppress(ValueError):
+                self._cancelled([int(token) for token in detail.split(",")])

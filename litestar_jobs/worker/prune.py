@@ -4,7 +4,8 @@ Every worker does it and none leads: rows that another one is deleting are skipp
 left to do. Failed and cancelled jobs have an index on the time of their end, completed ones do not pay for one: they
 are found by walking the primary key, which is in the order of their creation, up to the age at which they may go. A
 walk begins where the last one ended. What it passed because it had not ended for long enough by then (a job that waited
-for days, or a failed one, which is kept longer) is looked at again by a walk from the beginning, once in a while. So are the keys of unique jobs.
+for days, or a failed one, which is kept longer) is looked at again by a walk from the beginning, once in a while. Then
+the keys of unique jobs are looked at as well.
 """
 
 import time

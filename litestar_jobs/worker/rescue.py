@@ -7,6 +7,7 @@ from uuid import UUID
 from litestar_jobs.store import Store
 from litestar_jobs.telemetry import Event, JobRescued, SuspectReleased
 from litestar_jobs.worker.heartbeat import RENEWALS
+from litestar_jobs.worker.lapse import Lapses
 
 __all__ = ("Rescuer",)
 
@@ -21,20 +22,25 @@ SUSPECT_PAUSE = 0.25
 class Rescuer:
     """Looks after the jobs of all workers; lets the suspects of some queues go."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - whom it tells of what
         self,
         store: Store,
         queues: Callable[[], Sequence[str]],
         lease: float,
         emit: Callable[[Event], None],
+        follow_ups: str,
+        *,
         ended: Callable[[list[UUID]], None],
     ) -> None:
-        """``queues`` are those whose suspects may go now; ``ended`` hears of jobs for which it was the last attempt."""
+        """``queues`` are those whose suspects may go now; ``follow_ups`` say what follows a failed job; ``ended`` hears of
+        jobs for which it was the last attempt."""
         self._store = store
         self._queues = queues
         self._lease = lease
         self._emit = emit
         self._ended = ended
+        self._follow_ups = follow_ups
+        self._lapses = Lapses(store, emit, follow_ups)
 
     async def step(self) -> float:
         """Rescue what there is. Answers in how many seconds to look again."""
@@ -42,11 +48,12 @@ class Rescuer:
             logger.warning(
                 "job %s was in two states, which another program must have written; the later one counts", job_id
             )
-        rescued = await self._store.rescue(self._lease)
+        rescued = await self._store.rescue(self._lease, self._follow_ups)
         self._ended([job.id for job in rescued if job.was_last])
         for job in rescued:
             fate = (job.was_last, job.overdue, job.suspect)
             self._emit(JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, *fate))
+        await self._lapses.sweep()
         waited, suspect = await self._store.release(self._queues(), SUSPECT_PATIENCE)
         if suspect is not None:
             self._emit(SuspectReleased(suspect.id, suspect.job_type, suspect.queue, suspect.trace_id))

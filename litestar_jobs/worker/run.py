@@ -23,9 +23,9 @@ from litestar_jobs.durations import seconds
 from litestar_jobs.enqueue import JobsClient
 from litestar_jobs.inject import Plan, SessionFactory
 from litestar_jobs.outcome import Interrupted, Lost, Outcome
+from litestar_jobs.select import follow_ups
 from litestar_jobs.store import Claimed, Statements, Store
 from litestar_jobs.telemetry import (
-    AttemptAbandoned,
     Event,
     Hook,
     LeaseEnded,
@@ -35,6 +35,7 @@ from litestar_jobs.telemetry import (
     WorkerStarted,
     WorkerStopped,
 )
+from litestar_jobs.worker.attend import Attendant
 from litestar_jobs.worker.chore import Chore
 from litestar_jobs.worker.claim import Claimer
 from litestar_jobs.worker.execute import Executor
@@ -55,10 +56,6 @@ __all__ = ("Worker",)
 logger = logging.getLogger("litestar_jobs")
 
 NEVER = float("inf")
-AFTER_CANCEL = 5.0
-"""Seconds that handlers have to end after they were cancelled."""
-WATCH_PAUSE = 1.0
-"""Seconds between two looks at whether they did."""
 MOST_UNWRITTEN = 5_000
 """Outcomes that may wait for the database before no more jobs are claimed."""
 
@@ -97,6 +94,7 @@ class Worker:
         self._lease = seconds(config.lease, "lease")
         self._poll = seconds(config.poll_interval, "poll_interval")
         self._executor = Executor(jobs, plans, constants, tracing=tracing, emit=self._emit, statements=statements)
+        self._follow_ups = follow_ups(jobs)
         self._timeouts = msgspec.json.encode(
             {name: job.timeout for name, job in jobs.items() if job.timeout is not None}
         ).decode()
@@ -108,6 +106,7 @@ class Worker:
                 self._sql.channel,
                 self._hear,
                 watched=self._hear_watched,
+                cancelled=self._hear_cancelled,
                 opened=self._hear_nothing,
                 broken=self._hear_elsewhere,
                 deaf=lambda: self._emit(ListenerDeaf(self._poll)),
@@ -129,20 +128,39 @@ class Worker:
             self._follower = Follower(
                 Course(chores, self._sql), self._hear, self._emit, self._reporter.changed, self._lease
             )
-            self._finisher = Finisher(writes, self._hear, self._emit, self._reporter.changed, self._follower.finished)
+            self._finisher = Finisher(
+                writes, self._hear, self._emit, self._reporter.changed, self._follow_ups, ended=self._follower.finished
+            )
             report = self._reporter.progress
             self._slots = Slots(self._config.concurrency, self._executor.run, self._ended, report=report)
+            self._attendant = Attendant(
+                self._store,
+                self._slots,
+                self._executor,
+                self._finisher,
+                changed=self._reporter.changed,
+                emit=self._emit,
+                hears=lambda: ear.hears,
+                pause=self._lease / RENEWALS,
+            )
             self._claims = Chore("claim", self._claim, self._emit)
             self._promoter = Promoter(self._store, self._poll, self._limit)
             self._promotes = Chore("promote", self._promoter.step, self._emit)
-            self._rescuer = Rescuer(self._store, self._claimer.unpaused, self._lease, self._emit, self._follower.ended)
+            self._rescuer = Rescuer(
+                self._store,
+                self._claimer.unpaused,
+                self._lease,
+                self._emit,
+                self._follow_ups,
+                ended=self._follower.ended,
+            )
             self._rescues = Chore("rescue", self._rescue, self._emit)
             schedules = [schedule for job in self._jobs.values() for schedule in job.schedules]
             firing = Firing(Agenda(chores.fetch, self._sql), schedules, self._hear, self._emit)
             self._fires = Chore("fire", firing.step, self._emit)
             self._checks = Chore("listen", lambda: ear.check(writes.echo), self._emit)
             self._leases = Chore("lease", self._renew_identity, self._emit)
-            self._watches = Chore("watch", self._watch, self._emit)
+            self._watches = Chore("watch", self._attendant.step, self._emit)
             self._prunes = Chore("prune", Pruner(prunes, self._sql, self._keep, self._emit).step, self._emit)
             self._heartbeat: Heartbeat | None = None
             self._hands_back_at = NEVER
@@ -156,7 +174,7 @@ class Worker:
             if self._listens_at is not None:
                 await check_way(self._chores.fetch, self._sql, self._known_as, self._listens_at)
             await self._promoter.step()  # opens the connection that listens
-            undo.callback(self._client.listen(self._hear))
+            undo.callback(self._client.listen(self._hear, self._hear_cancelled))
             self._beside = (self._prunes, self._fires, self._promotes, self._rescues, self._checks, self._leases)
             for chore in (self._finisher, self._follower, self._reporter, *self._beside, self._watches):
                 chore.start()
@@ -180,8 +198,8 @@ class Worker:
         ended = await self._let_end(timeout)
         await self._watches.stop()
         if not ended:
-            interrupted += await self._interrupt()
-        await self._watch()
+            interrupted += await self._attendant.interrupt()
+        self._attendant.free()
         for chore in self._beside:
             await chore.stop()
         await self._finisher.stop()
@@ -239,14 +257,6 @@ class Worker:
         await self._own_sessions.find(self._known_as)
         return await self._rescuer.step()
 
-    async def _watch(self) -> float:
-        """Free the slots of attempts that do not say themselves that they have ended."""
-        for attempt in self._slots.silent():
-            self._slots.end(attempt, self._executor.judge_silent(attempt))
-        for attempt in self._slots.overdue(AFTER_CANCEL):
-            self._slots.end(attempt, self._executor.give_up(attempt))
-        return WATCH_PAUSE
-
     async def _renew_identity(self) -> float:
         """Have a lease: the first one, and a new one after it was lost."""
         if self._heartbeat is None:
@@ -270,6 +280,11 @@ class Worker:
     def _hear_watched(self, ids: list[UUID]) -> None:
         self._reporter.watched(ids)
 
+    def _hear_cancelled(self, tokens: list[int] | None = None) -> None:
+        """These jobs, or some, were cancelled."""
+        if self._attendant.hint(tokens):
+            self._watches.wake()
+
     def _limit(self, limits: Mapping[str, int]) -> None:
         """Queues may be paused, resumed or resized. What was claimed ahead under another limit goes back."""
         if changed := self._claimer.limit(limits, self._slots.by_queue):
@@ -283,6 +298,7 @@ class Worker:
         self._claimer.warm()
         self._claims.wake()
         self._hear(set(), 0.0)
+        self._hear_cancelled()
 
     def _hear_elsewhere(self) -> None:
         """The connection that listened is dead: promoting opens another one."""
@@ -322,16 +338,6 @@ class Worker:
             return False
         finally:
             self._patience = None
-
-    async def _interrupt(self) -> int:
-        """Cancel what runs. A handler that does not end even then is given up, and can write nothing any more."""
-        interrupted = self._slots.cancel(Interrupted())
-        if await self._slots.wait(AFTER_CANCEL):
-            return interrupted
-        for job in self._slots.abandon():
-            self._emit(AttemptAbandoned(job.id, job.job_type, job.queue, job.trace_id, job.attempt))
-            self._finisher.put(job, Interrupted())
-        return interrupted
 
     async def _leave(self) -> None:
         if self._heartbeat is not None:

@@ -8,7 +8,7 @@ work, none when jobs are slow; and what waits too long goes back.
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Container, Coroutine, Iterable
+from collections.abc import Callable, Container, Coroutine, Iterable, Mapping
 from contextvars import copy_context
 from typing import Any
 
@@ -116,16 +116,30 @@ class Slots:
         """Whether jobs at hand have seen no free slot for a while."""
         return bool(self._at_hand) and time.monotonic() - self._last_start > TOO_LONG
 
+    @property
+    def open(self) -> list[Claimed]:
+        """The jobs whose end is not in sight: at hand, or running and neither stopped nor about to commit."""
+        return [*(attempt.claimed for attempt in self._running if _is_open(attempt)), *self._at_hand]
+
     def cancel(self, outcome: Outcome) -> int:
         """Cancel what runs and can be cancelled; each job gets this outcome. Answers how many."""
-        cancelled = 0
+        open_ones = [attempt for attempt in self._running if _is_open(attempt)]
+        for attempt in open_ones:
+            self._cancel(attempt, outcome)
+        return len(open_ones)
+
+    def stop(self, outcomes: Mapping[int, Outcome]) -> None:
+        """Cancel those of the open attempts that have an outcome here, by token. Jobs at hand are forgotten."""
+        self._at_hand = deque(claimed for claimed in self._at_hand if claimed.token not in outcomes)
         for attempt in self._running:
-            if attempt.task is not None and not attempt.ending and attempt.stopped_with is None:
-                attempt.stopped_with = outcome
-                attempt.until = self._loop.time()
-                attempt.task.cancel()
-                cancelled += 1
-        return cancelled
+            if _is_open(attempt) and (outcome := outcomes.get(attempt.claimed.token)) is not None:
+                self._cancel(attempt, outcome)
+
+    def _cancel(self, attempt: Attempt, outcome: Outcome) -> None:
+        attempt.stopped_with = outcome
+        attempt.until = self._loop.time()
+        if attempt.task is not None:
+            attempt.task.cancel()
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing runs. False if something still does after the time."""
@@ -158,11 +172,11 @@ class Slots:
         self._fill()
         self._ended(attempt.claimed, outcome)
 
-    def abandon(self) -> list[Claimed]:
-        """Give up on what cannot be cancelled. Answers these jobs; their handlers may go on, but can write nothing."""
-        jobs = [attempt.claimed for attempt in self._running]
+    def abandon(self) -> list[Attempt]:
+        """Give up on what cannot be cancelled. Answers these; their handlers may go on, but can write nothing."""
+        attempts = list(self._running)
         self._running.clear()
-        return jobs
+        return attempts
 
     def _here(self) -> list[Claimed]:
         return [*(attempt.claimed for attempt in self._running), *self._at_hand]
@@ -178,3 +192,7 @@ class Slots:
 
     async def _run(self, attempt: Attempt) -> None:
         self.end(attempt, await self._execute(attempt))
+
+
+def _is_open(attempt: Attempt) -> bool:
+    return attempt.task is not None and not attempt.ending and attempt.stopped_with is None

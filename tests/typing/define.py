@@ -12,7 +12,21 @@ from litestar.di import NamedDependency
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from litestar_jobs import Cron, Every, Exponential, Fixed, Job, JobContext, JobRequest, Jobs, Never, Unique, job
+from litestar_jobs import (
+    Cron,
+    Every,
+    Exponential,
+    FailedJob,
+    Fixed,
+    Job,
+    JobContext,
+    JobRequest,
+    Jobs,
+    Never,
+    Snooze,
+    Unique,
+    job,
+)
 
 
 class Mail(Struct):
@@ -52,6 +66,34 @@ async def with_keywords(payload: Mail, *, state: State, job: JobContext) -> str:
 
 @job(queue="mails", max_retries=5, timeout=timedelta(minutes=1), retry=Fixed(10))
 async def with_options(payload: Mail, jobs: Jobs, *, job: JobContext | None = None) -> None: ...
+
+
+@job(retry_on=(ConnectionError, TimeoutError), fail_on=KeyError, max_snoozes=5)
+async def with_rules(payload: Mail) -> None: ...
+
+
+@job(retry_on={ConnectionError: Fixed(60), TimeoutError: Never()})
+async def with_a_policy_each(payload: Mail) -> Snooze | None: ...
+
+
+@job(expires_in=60, deadline=timedelta(hours=1))
+async def in_time(payload: Mail) -> None: ...
+
+
+assert_type(in_time(Mail("you"), expires_in=timedelta(minutes=1), deadline=5), JobRequest)
+in_time(Mail("you"), deadline="soon")  # type: ignore[arg-type]
+
+
+@job
+async def tell(payload: FailedJob) -> None: ...
+
+
+@job(on_failure=tell)
+async def followed(payload: Mail) -> None: ...
+
+
+job(on_failure=with_options)  # type: ignore[arg-type]
+job(retry_on=[KeyError("x")])  # type: ignore[list-item]
 
 
 @job
