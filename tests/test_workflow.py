@@ -261,6 +261,9 @@ async def test_steps_that_need_one_that_failed_are_cancelled_and_so_on_and_the_o
         row = await over(plugin.client, started.id)
         with pytest.raises(JobCancelled):
             await plugin.client.result(started.steps["tell"], timeout=10)
+        told = await plugin.client.get(started.steps["tell"])
+        assert told is not None
+        assert told.last_error == "StepCancelled: step 'ship' was cancelled"
     assert {step.name: (step.status, step.error) for step in row.steps} == {
         "pay": ("failed", "LookupError: no such order"),
         "pack": ("completed", None),
@@ -357,13 +360,15 @@ async def test_a_step_that_is_retried_by_hand_runs_whatever_became_of_those_befo
 
 
 async def test_a_cancelled_workflow_runs_nothing_more_not_even_what_needs_no_success(dsn: str) -> None:
-    gate = asyncio.Event()
-    entered = asyncio.Event()
+    entered, stopped = asyncio.Event(), asyncio.Event()
 
     @job
     async def wait() -> None:
         entered.set()
-        await gate.wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
 
     workflow = order_of(
         ("runs", wait(), []),
@@ -375,11 +380,11 @@ async def test_a_cancelled_workflow_runs_nothing_more_not_even_what_needs_no_suc
     async with worker(dsn, [wait, note, nothing]) as jobs:
         started = await jobs.workflows.start(workflow)
         await entered.wait()
-        assert await jobs.workflows.cancel(started.id) == 3
+        assert await jobs.workflows.cancel(started.id) == 4
         assert await jobs.workflows.cancel(started.id) == 0
-        gate.set()
         row = await over(jobs, started.id)
-    assert statuses(row) == {"runs": "completed", "later": "cancelled", "waits": "cancelled", "then": "cancelled"}
+        await until(lambda: asyncio.sleep(0, stopped.is_set()))
+    assert statuses(row) == dict.fromkeys(("runs", "later", "waits", "then"), "cancelled")
     assert row.status == "cancelled"
 
 

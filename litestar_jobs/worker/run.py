@@ -105,7 +105,7 @@ class Worker:
             ear = self._ear = Ear(
                 self._sql.channel,
                 self._hear,
-                watched=self._hear_watched,
+                watched=lambda ids: self._reporter.watched(ids),  # noqa: PLW0108 - which is made below
                 cancelled=self._hear_cancelled,
                 opened=self._hear_nothing,
                 broken=self._hear_elsewhere,
@@ -276,9 +276,6 @@ class Worker:
             self._claims.wake()
         if due_in is not None and self._promoter.hear(due_in):
             self._promotes.wake()
-
-    def _hear_watched(self, ids: list[UUID]) -> None:
-        self._reporter.watched(ids)
 
     def _hear_cancelled(self, tokens: list[int] | None = None) -> None:
         """These jobs, or some, were cancelled."""
