@@ -718,6 +718,7 @@ async def test_cancelling_a_workflow_waits_for_whoever_leads_on_from_it(dsn: str
         assert await cancelling == 2
 
 
+@pytest.mark.timeout(300)
 async def test_deep_and_wide_workflows_of_ten_thousand_steps_end(dsn: str) -> None:
     deep = Workflow("deep")
     last = deep.add("0", fail())
