@@ -166,7 +166,7 @@ class Job(Generic[PayloadT, ResultT]):
 
     @property
     def is_plain(self) -> bool:
-        """Whether its requests are, unless a call says otherwise."""
+        """Whether its requests ask for nothing special by themselves."""
         return self._keys is None and self.limits == (None, None)
 
     def __repr__(self) -> str:

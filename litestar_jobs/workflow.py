@@ -116,10 +116,10 @@ class Workflow:
         self, name: str, what: JobRequest | Job[Any, Any], before: Sequence[Step], run_when: RunWhen
     ) -> tuple[JobRequest, Takes | None]:
         if isinstance(what, JobRequest):
-            _check_plain(name, is_plain=what.is_plain)
+            _check_plain(name, what)
             return what, None
         _check_job(name, what)
-        _check_plain(name, is_plain=what.is_plain)
+        _check_plain(name, what)
         if what.codec is None:
             return what(), None
         request = JobRequest(job_type=what.name, queue=what.queue, max_retries=what.max_retries, priority=what.priority)
@@ -143,11 +143,11 @@ def _check_job(name: str, what: object) -> None:
         )
 
 
-def _check_plain(name: str, *, is_plain: bool) -> None:
-    if not is_plain:
+def _check_plain(name: str, what: JobRequest | Job[Any, Any]) -> None:
+    if not what.is_plain:
         raise DefinitionError(
-            f"step {name!r} is a job that is unique, or has expires_in or a deadline, which no step can have: others wait for it, "
-            "and it may wait for others. Make it a job without these, or let a step enqueue it."
+            f"step {name!r} is a job with unique, expires_in or deadline, which steps cannot have: it might never run, and "
+            "those after it wait for it. Make it a job without, or let a step enqueue it."
         )
 
 

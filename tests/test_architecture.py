@@ -17,7 +17,7 @@ ROOT = Path(litestar_jobs.__file__).parent
 
 LAYERS = {
     "words": "errors durations signals retry outcome unique request row filter context trace telemetry",
-    "define": "payload signature times schedule define fit workflow select",
+    "define": "payload signature times schedule define select fit workflow",
     "database": "database records statements store agenda queues course migrate",
     "enqueue": "news special gather bulk alchemy transaction operate watch workflows enqueue",
     "around a job": "logs inject config",

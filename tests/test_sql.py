@@ -35,8 +35,8 @@ SEVERAL_CALLERS = {
     "same_database": 2,  # where the worker listens, and the sessions of the application
     "complete": 2,  # a batch of the finisher's, and in the job's own transaction
     "complete_with_results": 2,
-    "start_workflow": 2,  # in a transaction of its own, and in the caller's
     "void": 2,  # of all that a worker runs, and in the job's own transaction
+    "start_workflow": 2,  # in a transaction of its own, and in the caller's
 }
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

@@ -13,14 +13,14 @@ GRANT SELECT (id) ON litestar_jobs.job, litestar_jobs.running, litestar_jobs.fin
 GRANT SELECT, INSERT, UPDATE ON litestar_jobs.unique_key TO jobs_enqueue;
 
 -- Work: move jobs from state to state, and delete those that were kept long enough. Of what was asked for only the number of
--- snoozes changes.
+-- snoozes changes, and a retry by hand forgets the limits in time.
 GRANT SELECT ON ALL TABLES IN SCHEMA litestar_jobs TO jobs_work;
 GRANT INSERT, DELETE ON litestar_jobs.job, litestar_jobs.failure TO jobs_work;
 GRANT INSERT, UPDATE, DELETE ON litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.running,
     litestar_jobs.finished, litestar_jobs.held, litestar_jobs.suspect, litestar_jobs.worker, litestar_jobs.schedule,
     litestar_jobs.progress, litestar_jobs.unique_key, litestar_jobs.workflow, litestar_jobs.step, litestar_jobs.edge
     TO jobs_work;
-GRANT UPDATE (snoozes) ON litestar_jobs.job TO jobs_work;
+GRANT UPDATE (snoozes, expires_at, deadline_at) ON litestar_jobs.job TO jobs_work;
 GRANT USAGE ON SEQUENCE litestar_jobs.token TO jobs_work;
 
 -- Replace: what enqueues and works needs this too if unique jobs replace or reschedule those that are pending.

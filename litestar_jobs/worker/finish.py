@@ -24,14 +24,14 @@ NOT_BEFORE_WOKEN = 3600.0
 class Finisher:
     """Writes how attempts ended, as long as their tokens hold."""
 
-    def __init__(  # noqa: PLR0913 - whom it tells of what
+    def __init__(  # noqa: PLR0913 - who hears of what
         self,
         store: Store,
         tell: Listener,
         emit: Callable[[Event], None],
         changed: Callable[[Iterable[UUID]], None],
-        follow_ups: str,
         *,
+        follow_ups: str,
         ended: Callable[[Iterable[Claimed]], None],
     ) -> None:
         """``tell`` hears of jobs that run again after a delay, once that is written, and ``changed`` and ``ended`` of
@@ -40,8 +40,8 @@ class Finisher:
         self._tell = tell
         self._emit = emit
         self._changed = changed
-        self._ended = ended
         self._follow_ups = follow_ups
+        self._ended = ended
         self._completed: list[Claimed] = []
         self._with_results: list[tuple[Claimed, str]] = []
         self._settled: list[tuple[Claimed, Settlement]] = []
