@@ -209,7 +209,7 @@ class Course:
 def _step_row(row: Record, job: JobRow | None) -> StepRow:
     noted: StepStatus = row["noted"] or "cancelled"
     status = "waiting" if row["is_waiting"] else noted if job is None else job.status.value
-    error = row["error"] if job is None or job.last_error is None else job.last_error
+    reason = row["error"] if status == "cancelled" else None
     return StepRow(
         id=row["id"],
         name=row["name"],
@@ -217,7 +217,7 @@ def _step_row(row: Record, job: JobRow | None) -> StepRow:
         after=row["after"],
         run_when=row["run_when"],
         status=status,
-        error=error if status in {"failed", "cancelled"} else None,
+        error=reason or (job and job.last_error) or row["error"] if status in {"failed", "cancelled"} else None,
         job=job,
     )
 

@@ -23,6 +23,7 @@
         ├── JobTimeout            an attempt ran longer than its timeout
         ├── JobDeadline           the time for all its attempts is over
         ├── JobExpired            no attempt was begun in time
+        ├── StepCancelled         one that a step of a workflow needs did not complete
         ├── SnoozedTooOften       its handler said that it waits more often than it may
         ├── WorkerLost            the process that ran it is gone
         └── LeaseLost             this worker may no longer write for the job
@@ -54,6 +55,7 @@ __all__ = (
     "SchemaError",
     "SnoozedTooOften",
     "StartupError",
+    "StepCancelled",
     "WorkerLost",
     "WrongEventLoop",
 )
@@ -183,6 +185,10 @@ class JobTimeout(JobsError, TimeoutError):
 class JobDeadline(JobsError):
     """The ``deadline`` of a job, over all its attempts, is over, or would be before the next one could begin. The job has
     failed for good."""
+
+
+class StepCancelled(JobsError):
+    """A step of a workflow was cancelled, because one that it needs failed or was cancelled. The message says which."""
 
 
 class JobExpired(JobsError):

@@ -79,9 +79,7 @@ def log_events(event: Event) -> None:
             _log_end(event)
         case JobRescued() | JobLapsed() | SuspectReleased() | JobUnknown():
             _log_elsewhere(event)
-        case OutcomeRefused() | AttemptAbandoned() | HandlerStuck():
-            _log_elsewhere(event)
-        case StepSkipped():
+        case OutcomeRefused() | AttemptAbandoned() | HandlerStuck() | StepSkipped():
             _log_elsewhere(event)
         case CleanupFailed(job, error):
             _log_job(logging.ERROR, job, "a dependency failed while it was cleaned up: %s", _brief(error))

@@ -87,7 +87,9 @@ class Workflows:
 
     async def cancel(self, workflow_id: UUID) -> int:
         """Cancel all of its jobs that can be cancelled, as ``jobs.cancel`` does one. Answers how many."""
-        return await self._course.cancel(workflow_id)
+        cancelled = await self._course.cancel(workflow_id)
+        self._bell.ring_off()
+        return cancelled
 
     async def results_of(self, job: JobContext) -> dict[str, Finished]:
         """How the steps ended that the one of this job comes after, by name. Empty for a job that is no step."""

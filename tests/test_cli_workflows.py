@@ -71,7 +71,7 @@ async def test_a_workflow_is_shown_as_a_tree_with_the_state_of_each_step_and_why
         "      step 'pay' failed",
         f"      report  waiting  job quick  {ids['report']}  after pack, ship",
     ]
-    document = json.loads((await command("workflow", str(started.id), "--json")).output)
+    document = json.loads((await command("workflow", str(started.id), "--json")).stdout)
     assert document["cancelled"] == 0
     assert document["workflow"]["id"] == str(started.id)
     assert [(step["name"], step["status"]) for step in document["workflow"]["steps"]] == [
@@ -94,7 +94,7 @@ async def test_workflows_are_listed_newest_first_with_how_far_they_are(command: 
     assert lines[2] == f"{first.id}  first  running"
     assert lines[3].startswith("  3 steps: 1 active, 2 waiting; started ")
     assert "These are the newest 1; there may be more" in (await command("workflows", "--limit", "1")).output
-    (newest,) = json.loads((await command("workflows", "--limit", "1", "--json")).output)["workflows"]
+    (newest,) = json.loads((await command("workflows", "--limit", "1", "--json")).stdout)["workflows"]
     assert (newest["id"], newest["status"], newest["steps"], newest["cancelled"]) == (str(second.id), "cancelled", 1, 1)
 
 

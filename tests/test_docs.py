@@ -36,7 +36,7 @@ from litestar_jobs import (
     define,
     errors,
 )
-from litestar_jobs.define import JobOptions
+from litestar_jobs.options import JobOptions
 from litestar_jobs.store import Store
 from litestar_jobs.testing import drained, ended, running, until
 

@@ -274,7 +274,7 @@ def test_a_job_that_follows_a_failure_cannot_be_unique() -> None:
     @job(unique=Unique(by="job"))
     async def tell(payload: FailedJob) -> None: ...
 
-    with pytest.raises(DefinitionError, match="on_failure cannot be <Job 'tell'.*unique"):
+    with pytest.raises(DefinitionError, match=r"on_failure cannot be <Job 'tell'.*unique"):
         job(on_failure=tell)(of_nothing)
 
 

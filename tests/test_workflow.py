@@ -261,6 +261,9 @@ async def test_steps_that_need_one_that_failed_are_cancelled_and_so_on_and_the_o
         row = await over(plugin.client, started.id)
         with pytest.raises(JobCancelled):
             await plugin.client.result(started.steps["tell"], timeout=10)
+        told = await plugin.client.get(started.steps["tell"])
+        assert told is not None
+        assert told.last_error == "StepCancelled: step 'ship' was cancelled"
     assert {step.name: (step.status, step.error) for step in row.steps} == {
         "pay": ("failed", "LookupError: no such order"),
         "pack": ("completed", None),
@@ -711,6 +714,7 @@ async def test_cancelling_a_workflow_waits_for_whoever_leads_on_from_it(dsn: str
         assert await cancelling == 2
 
 
+@pytest.mark.timeout(300)
 async def test_deep_and_wide_workflows_of_ten_thousand_steps_end(dsn: str) -> None:
     deep = Workflow("deep")
     last = deep.add("0", fail())

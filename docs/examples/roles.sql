@@ -41,5 +41,5 @@ GRANT UPDATE (queue, priority, snoozes, expires_at, deadline_at), DELETE ON lite
 GRANT DELETE ON litestar_jobs.failure, litestar_jobs.limited TO jobs_operate;
 -- When a step of a workflow is cancelled, others go on: what they take over is written with their jobs.
 GRANT UPDATE ON litestar_jobs.workflow, litestar_jobs.step TO jobs_operate;
-GRANT INSERT ON litestar_jobs.job TO jobs_operate;
+GRANT INSERT ON litestar_jobs.job, litestar_jobs.failure TO jobs_operate;
 GRANT INSERT, UPDATE ON litestar_jobs.queue TO jobs_operate;

@@ -3,6 +3,7 @@
 -- An end is noted once; of a step that failed, was retried and has completed by now, also the second. One whose job was
 -- deleted before anybody noted its end counts as cancelled.
 -- Scalar sub-selects, and LATERAL kept apart by OFFSET 0, go by the primary keys, whatever the statistics say.
+-- Why a job ended before its first attempt is kept as that of attempt 0.
 -- Answers what was noted: how it ended, whether it had ended before, and of those that this has cancelled the reason.
 WITH RECURSIVE seen AS MATERIALIZED (
     SELECT step.id, step.status AS before, job_end.result,
@@ -47,6 +48,9 @@ WITH RECURSIVE seen AS MATERIALIZED (
          WHERE downstream = doomed.id AND (changed.status <> 'completed' OR upstream IN (SELECT id FROM doomed))
          ORDER BY changed.id
          LIMIT 1) AS cause
+), why AS (
+    INSERT INTO litestar_jobs.failure (id, attempt, failed_at, error_type, message)
+    SELECT id, 0, statement_timestamp(), 'StepCancelled', error FROM ended WHERE id IN (SELECT id FROM cancelled)
 ), noted AS (
     UPDATE litestar_jobs.step
        SET status = ended.status, result = ended.result, error = ended.error, cancelled_for = ended.cause
