@@ -5,6 +5,7 @@
 
 from litestar_jobs.config import JobsConfig, Retention, WorkerConfig
 from litestar_jobs.context import JobContext
+from litestar_jobs.course import StepRow, WorkflowRow
 from litestar_jobs.define import Job, job
 from litestar_jobs.enqueue import JobsClient
 from litestar_jobs.filter import JobFilter
@@ -16,6 +17,8 @@ from litestar_jobs.row import FailedJob, JobRow, JobStatus
 from litestar_jobs.schedule import Cron, Every
 from litestar_jobs.signals import Cancel, Fail, RetryAfter, Snooze
 from litestar_jobs.unique import Unique
+from litestar_jobs.workflow import Finished, Workflow, chain, group
+from litestar_jobs.workflows import StartedWorkflow
 
 __all__ = (
     "Cancel",
@@ -24,6 +27,7 @@ __all__ = (
     "Exponential",
     "Fail",
     "FailedJob",
+    "Finished",
     "Fixed",
     "Job",
     "JobContext",
@@ -42,7 +46,13 @@ __all__ = (
     "Retention",
     "RetryAfter",
     "Snooze",
+    "StartedWorkflow",
+    "StepRow",
     "Unique",
     "WorkerConfig",
+    "Workflow",
+    "WorkflowRow",
+    "chain",
+    "group",
     "job",
 )

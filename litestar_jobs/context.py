@@ -40,6 +40,8 @@ class JobContext(msgspec.Struct, frozen=True, kw_only=True):
     """Of a periodic job, the schedule that enqueued it."""
     scheduled_for: datetime | None = None
     """The slot for which it did, in UTC. None for a job that somebody ran by hand."""
+    workflow: UUID | None = None
+    """Of a step, its workflow."""
     token: int = 0
     """Of this attempt: no two attempts of any jobs have the same."""
 

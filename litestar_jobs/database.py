@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
@@ -224,9 +224,9 @@ class Link:
     ) -> None:
         """A connection that does not answer :meth:`fetch` for ``timeout`` seconds is taken for dead, and replaced.
         ``planned_once``: no plan of its statements depends on arguments."""
+        self.timeout = timeout
         self._database = database
         self._settings = SETTINGS | (PLANNED_ONCE if planned_once else {})
-        self._timeout = timeout
         self._on_open = on_open
         self._connection: asyncpg.Connection[Any] | None = None
         self._lock = asyncio.Lock()
@@ -237,7 +237,7 @@ class Link:
             connection = await self._opened()
             try:
                 with self._database.writable(connection):
-                    return await connection.fetch(sql, *arguments, timeout=self._timeout)
+                    return await connection.fetch(sql, *arguments, timeout=self.timeout)
             except TimeoutError:
                 # Nobody answered: the other side may be gone without a word.
                 connection.terminate()
@@ -249,16 +249,20 @@ class Link:
             await connection.execute(script)
 
     @asynccontextmanager
-    async def transaction(self) -> "AsyncGenerator[asyncpg.Connection[Any]]":
+    async def transaction(
+        self, isolation: Literal["repeatable_read"] | None = None
+    ) -> "AsyncGenerator[asyncpg.Connection[Any]]":
         """The connection, in a transaction that commits at the end and rolls back after an error."""
         async with self._lock:
             connection = await self._opened()
-            transaction = connection.transaction()
+            transaction = connection.transaction(isolation=isolation)
             await transaction.start()
             try:
                 with self._database.writable(connection):
                     yield connection
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, TimeoutError):  # nobody answered, nor would a rollback be
+                    connection.terminate()
                 with suppress(
                     *UNAVAILABLE, asyncpg.InternalClientError
                 ):  # a connection that is gone rolls back by itself

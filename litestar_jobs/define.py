@@ -27,7 +27,7 @@ from litestar_jobs.request import (
 from litestar_jobs.retry import ErrorTypes, Exponential, RetryOn, RetryPolicy, check_policy, with_rules
 from litestar_jobs.row import FailedJob
 from litestar_jobs.schedule import Cron, Every, Schedule, bound, given
-from litestar_jobs.signature import payload_type, result_type, split, where
+from litestar_jobs.signature import names_around, payload_type, result_type, split, where
 from litestar_jobs.unique import KeyMaker, Unique
 
 __all__ = ("Job", "JobDecorator", "job", "registered_jobs")
@@ -165,6 +165,11 @@ class Job(Generic[PayloadT, ResultT]):
     def payload_type(self) -> Any:
         """The type of the payload; None for a job without one."""
         return None if self.codec is None else self.codec.type
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its requests ask for nothing special by themselves."""
+        return self._keys is None and self.gating is None and self.limits == (None, None)
 
     def __repr__(self) -> str:
         return f"<Job {self.name!r} from {self.where}>"
@@ -310,7 +315,7 @@ class JobDecorator:
             return JobDecorator(self._options.but(options))
         if not inspect.isfunction(fn):
             raise DefinitionError(f"@job decorates functions, not {fn!r}")
-        made: Job[Any, Any] = Job(fn, self._options.but(options), _names_around())
+        made: Job[Any, Any] = Job(fn, self._options.but(options), names_around(globals()))
         _registry[fn.__module__, fn.__qualname__, made.name] = made
         return made
 
@@ -340,11 +345,3 @@ def _check_follow_up(name: str, follow_up: object) -> None:
         if follow_up.name == name:
             raise DefinitionError(f"job {name!r} would follow its own failure, for ever: on_failure goes in a circle")
         follow_up = follow_up.on_failure
-
-
-def _names_around() -> dict[str, Any]:
-    """The local names where ``@job`` stands: a payload's type may be one of them."""
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_globals is globals():
-        frame = frame.f_back
-    return {} if frame is None else frame.f_locals

@@ -14,6 +14,7 @@ import msgspec
 from uuid_utils import uuid7
 
 from litestar_jobs.bulk import CHUNK, BulkWriter, in_chunks
+from litestar_jobs.course import Course
 from litestar_jobs.database import WAITED, Database, Link
 from litestar_jobs.define import Job
 from litestar_jobs.durations import Duration, seconds
@@ -38,6 +39,7 @@ from litestar_jobs.telemetry import Tracing
 from litestar_jobs.trace import current_trace_id
 from litestar_jobs.transaction import enqueue_in_transaction
 from litestar_jobs.watch import Watcher, result_of
+from litestar_jobs.workflows import Workflows
 
 __all__ = ("JobsClient",)
 
@@ -69,6 +71,8 @@ class JobsClient:
         self._special = Gatherer(partial(write_special_alone, self._special_writes, self._sql), WAITED)
         self._watcher = Watcher(database, self._sql)
         self._bell.start(self._store)
+        course = Course(self._control, self._sql)
+        self._workflows = Workflows(course, self._sql, self._tracing, self._bell, self._check)
 
     async def stop(self) -> None:
         """Write what was accepted, then close the connections."""
@@ -219,6 +223,7 @@ class JobsClient:
             if row is None or row.has_ended:
                 return False  # otherwise it was on its way from one state to another
         self._bell.ring_off()
+        await self._workflows.lead_on([job_id])
         return True
 
     async def retry(self, job_id: UUID) -> bool:
@@ -262,7 +267,13 @@ class JobsClient:
 
     def _operator(self) -> Operator:
         self._in_loop()
-        return Operator(self._database, self._sql, self._store, self._bell.ring)
+        return Operator(self._database, self._sql, self._store, self._bell.ring, self._workflows.lead_on)
+
+    @property
+    def workflows(self) -> Workflows:
+        """Many jobs as one: starts workflows, and looks after them."""
+        self._in_loop()
+        return self._workflows
 
     @property
     def queues(self) -> Queues:

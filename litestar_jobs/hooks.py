@@ -40,6 +40,7 @@ from litestar_jobs.telemetry import (
     QueueLimited,
     SlotEnqueued,
     SlotsSkipped,
+    StepSkipped,
     SuspectReleased,
     WorkerStarted,
     WorkerStopped,
@@ -57,7 +58,14 @@ DEAF = (
 )
 
 Elsewhere: TypeAlias = (
-    JobRescued | JobLapsed | SuspectReleased | JobUnknown | OutcomeRefused | AttemptAbandoned | HandlerStuck
+    JobRescued
+    | JobLapsed
+    | SuspectReleased
+    | JobUnknown
+    | OutcomeRefused
+    | AttemptAbandoned
+    | HandlerStuck
+    | StepSkipped
 )
 """What happens to a job outside of its own context."""
 
@@ -72,6 +80,8 @@ def log_events(event: Event) -> None:
         case JobRescued() | JobLapsed() | SuspectReleased() | JobUnknown():
             _log_elsewhere(event)
         case OutcomeRefused() | AttemptAbandoned() | HandlerStuck():
+            _log_elsewhere(event)
+        case StepSkipped():
             _log_elsewhere(event)
         case CleanupFailed(job, error):
             _log_job(logging.ERROR, job, "a dependency failed while it was cleaned up: %s", _brief(error))
@@ -169,6 +179,8 @@ def _log_elsewhere(event: Elsewhere) -> None:
         case HandlerStuck(attempt=attempt, count=count):
             text = "attempt %d is over, but its handler cannot be stopped and goes on; this process has %d such"
             _log_job(logging.ERROR, event, text, attempt, count)
+        case StepSkipped(reason=reason):
+            _log_job(logging.WARNING, event, "was cancelled: %s", _printable(reason))
 
 
 def _log_schedule(event: SlotEnqueued | SlotsSkipped) -> None:
@@ -201,7 +213,7 @@ def _log_job(
     job_id = str(job.id if isinstance(job, JobContext) else job.job_id)
     trace_id = job.trace_id or "-"
     span: dict[str, Any] = {"trace_id": trace_id, "job_id": job_id, "job_type": job.job_type, "queue": job.queue}
-    if not isinstance(job, JobUnknown | JobLapsed | SuspectReleased):
+    if not isinstance(job, JobUnknown | JobLapsed | SuspectReleased | StepSkipped):
         span["attempt"] = job.attempt
     logger.log(
         level,

@@ -40,13 +40,20 @@ class Operator:
     """Does one thing to all jobs that a filter means. With ``dry_run`` it only counts them."""
 
     def __init__(
-        self, database: Database, statements: Statements, store: Store, wake: Callable[[set[str]], None]
+        self,
+        database: Database,
+        statements: Statements,
+        store: Store,
+        wake: Callable[[set[str]], None],
+        lead_on: Callable[[list[UUID]], Awaitable[object]],
     ) -> None:
-        """``store`` is what the moves go through; ``wake`` hears of queues that have jobs now."""
+        """``store`` is what the moves go through; ``wake`` hears of queues that have jobs now, and ``lead_on`` of jobs
+        that have ended."""
         self._database = database
         self._sql = statements
         self._store = store
         self._wake = wake
+        self._lead_on = lead_on
 
     async def retry(self, which: JobFilter, *, dry_run: bool = False) -> int:
         statuses = which.among(ENDED_BADLY, "retried")
@@ -54,7 +61,12 @@ class Operator:
 
     async def cancel(self, which: JobFilter, *, dry_run: bool = False) -> int:
         statuses = which.among(UNENDED, "cancelled")
-        return await self._each(which, statuses, self._store.cancel_many, dry_run=dry_run)
+        return await self._each(which, statuses, self._cancel, dry_run=dry_run)
+
+    async def _cancel(self, ids: list[UUID]) -> dict[UUID, str | None]:
+        cancelled = await self._store.cancel_many(ids)
+        await self._lead_on(list(cancelled))
+        return cancelled
 
     async def delete(self, which: JobFilter, *, dry_run: bool = False) -> int:
         statuses = which.among(ENDED, "deleted")

@@ -12,7 +12,7 @@ from litestar_jobs.context import JobContext
 from litestar_jobs.errors import DefinitionError
 from litestar_jobs.signals import Signal
 
-__all__ = ("payload_type", "result_type", "split", "where")
+__all__ = ("names_around", "payload_type", "result_type", "split", "where")
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -22,6 +22,14 @@ def where(fn: Callable[..., Any]) -> str:
     """Module, name, file and line of a function, for messages."""
     code = inspect.unwrap(fn).__code__
     return f"{fn.__module__}.{fn.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
+
+
+def names_around(own: dict[str, Any]) -> dict[str, Any]:
+    """The local names where a module was called, which has these globals: the type of a payload may be one of them."""
+    frame = inspect.currentframe()
+    while frame is not None and any(frame.f_globals is each for each in (own, globals())):
+        frame = frame.f_back
+    return {} if frame is None else frame.f_locals
 
 
 def split(fn: Callable[..., Any]) -> tuple[inspect.Parameter | None, dict[str, inspect.Parameter]]:

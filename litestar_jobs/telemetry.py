@@ -37,6 +37,7 @@ __all__ = (
     "QueueLimited",
     "SlotEnqueued",
     "SlotsSkipped",
+    "StepSkipped",
     "SuspectReleased",
     "Tracing",
     "WorkerStarted",
@@ -189,6 +190,17 @@ class SlotsSkipped(msgspec.Struct, frozen=True):
     reason: Literal["missed", "overlap"]
 
 
+class StepSkipped(msgspec.Struct, frozen=True):
+    """A step of a workflow was cancelled, because one that it needs did not complete; ``reason`` says which. Told by the
+    worker that leads on from the other's end; not of those that follow when somebody cancels a job."""
+
+    job_id: UUID
+    job_type: str
+    queue: str
+    trace_id: str | None
+    reason: str
+
+
 class ListenerDeaf(msgspec.Struct, frozen=True):
     """Notifications do not reach this worker, not even its own: jobs of other processes wait for its next look, up to
     ``poll_interval`` seconds."""
@@ -237,6 +249,7 @@ Event: TypeAlias = (
     | LeaseEnded
     | SlotEnqueued
     | SlotsSkipped
+    | StepSkipped
     | ListenerDeaf
     | QueueLimited
     | JobsPruned

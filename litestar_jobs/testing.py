@@ -87,7 +87,7 @@ async def ended(client: JobsClient, job_id: UUID, timeout: float = 10.0) -> JobR
 
 
 async def drained(client: JobsClient, timeout: float = 10.0) -> None:
-    """Return when no job runs or may run now; jobs for later, retries among them, stay.
+    """Return when no job runs or may run now; jobs for later, retries among them, stay, and so do steps that wait for them.
 
     :exc:`TimeoutError` if that is not so within so many seconds.
     """
@@ -95,8 +95,9 @@ async def drained(client: JobsClient, timeout: float = 10.0) -> None:
 
     async def look() -> bool:
         paused = {each.name for each in await client.queues.settings() if each.paused_at is not None}
-        counts = await client.store.count()
+        counts, leading_on = await client.workflows.course.at_one_moment()
         left.clear()
+        left["about to lead on to others"] = leading_on
         for count in counts:
             left[f"running in queue {count.queue!r}"] += count.jobs if count.status == JobStatus.RUNNING else 0
             left[f"waiting in queue {count.queue!r}{' (paused)' * (count.queue in paused)}"] += count.due

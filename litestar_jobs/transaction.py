@@ -17,7 +17,7 @@ from litestar_jobs.request import NewJob
 from litestar_jobs.special import Written, write_special
 from litestar_jobs.store import Statements
 
-__all__ = ("enqueue_in_transaction",)
+__all__ = ("enqueue_in_transaction", "start_in_transaction")
 
 
 async def enqueue_in_transaction(connection: Any, sql: Statements, job: NewJob, committed: Committed) -> Written | None:
@@ -38,6 +38,14 @@ async def enqueue_in_transaction(connection: Any, sql: Statements, job: NewJob, 
         return None
     became = await write_special(run, sql, [job], None if is_told else sql.channel)
     return became[job.id]
+
+
+async def start_in_transaction(
+    connection: Any, sql: Statements, arguments: Sequence[Any], committed: Committed
+) -> None:
+    """Write a workflow, as ``start_workflow.sql`` does with these arguments, in the same way."""
+    run = _way(connection, committed)
+    await run(sql["start_workflow"], *arguments, None if is_sqlalchemy(connection) else sql.channel)
 
 
 def _way(connection: Any, committed: Committed) -> Fetch:

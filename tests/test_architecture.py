@@ -17,16 +17,16 @@ ROOT = Path(litestar_jobs.__file__).parent
 
 LAYERS = {
     "words": "errors durations signals retry outcome unique request row filter context trace telemetry",
-    "define": "payload limits signature times schedule define select",
-    "database": "database records statements store agenda gates queues migrate",
-    "enqueue": "news special gather bulk alchemy transaction operate watch enqueue",
+    "define": "payload limits signature times schedule define select fit workflow",
+    "database": "database records statements store agenda gates queues course migrate",
+    "enqueue": "news special gather bulk alchemy transaction operate watch workflows enqueue",
     "around a job": "logs inject config",
     "worker": """worker worker.chore worker.admit worker.claim worker.attempt worker.execute worker.slots worker.finish worker.attend
-        worker.fire worker.heartbeat worker.lapse worker.listen worker.promote worker.prune worker.report worker.rescue
-        worker.ways worker.run""",
+        worker.fire worker.follow worker.heartbeat worker.lapse worker.listen worker.promote worker.prune worker.report
+        worker.rescue worker.ways worker.run""",
     "rim": "hooks otel middleware embedded source alembic model testing",
     "command line": """cli.connect cli.printing cli.filters cli.limits cli.listing cli.story cli.bulk cli.moves cli.prune cli.queues
-        cli.schedules cli.tables cli.worker cli""",
+        cli.schedules cli.tables cli.worker cli.workflows cli""",
     "plugin": "plugin",
     "public": "__init__",
 }
@@ -51,7 +51,7 @@ FOREIGN = {
     "rich": "cli.printing",
     "sqlalchemy": "alchemy alembic model",
     "structlog": "logs",
-    "uuid_utils": "enqueue schedule worker.run",
+    "uuid_utils": "enqueue schedule worker.run workflows",
     "uvloop": "cli.worker",
 }
 """Which files may import which library of others."""

@@ -347,7 +347,7 @@ def test_a_request_built_by_hand_has_json_for_a_payload(payload: Any) -> None:
     [
         (
             {"quue": "x"},
-            "@job has no option 'quue'; it has name, queue, max_retries, retry, timeout, priority, sync_to_t",
+            "@job has no option 'quue'; it has name, queue, max_retries, retry, retry_on, fail_on, max_snoozes",
         ),
         ({"name": ""}, "a job's name must be text of 1 to 200 characters"),
         ({"name": "n" * 201}, "a job's name must be text of 1 to 200 characters"),

@@ -377,6 +377,23 @@ async def test_the_retention_example_keeps_as_it_says(
         await until(pruned)
 
 
+async def test_the_workflows_example_ends_as_its_page_says(example: Callable[[str], ModuleType]) -> None:
+    shop = example("workflows")
+    async with running(shop.app) as http:
+        client = client_of(shop)
+        placed = (await http.post("/orders", json={"number": 7})).json()
+        assert await client.result(UUID(placed["shipment"]), of=shop.ship, timeout=10) == "parcel 7 has left"
+        await drained(client)
+        found = (await http.get(f"/orders/{placed['workflow']}")).json()
+        assert (found["status"], found["steps"][-1]["job"]["result"]) == (
+            "completed",
+            {"receipt": "completed", "ship": "completed"},
+        )
+        closing = (await http.post("/charges", json=[{"number": 1}, {"number": 2}])).json()["closing"]
+        assert await client.result(UUID(closing), timeout=10) == {"charge": "completed", "charge 2": "completed"}
+        assert (await http.get(f"/orders/{UUID(int=1)}")).status_code == 404
+
+
 async def test_the_operations_example_does_as_it_says(example: Callable[[str], ModuleType]) -> None:
     shop = example("operations")
     client = client_of(shop)

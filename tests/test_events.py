@@ -37,6 +37,7 @@ from litestar_jobs.telemetry import (
     QueueLimited,
     SlotEnqueued,
     SlotsSkipped,
+    StepSkipped,
     SuspectReleased,
     WorkerStarted,
     WorkerStopped,
@@ -377,6 +378,7 @@ OF_A_JOB: list[tuple[Event, int, str]] = [
         logging.ERROR,
         "attempt 2 is over, but its handler cannot be stopped and goes on; this process has 3 such",
     ),
+    (StepSkipped(ID, "mail", "q", "t1", "step 'pay' failed"), logging.WARNING, "was cancelled: step 'pay' failed"),
 ]
 
 

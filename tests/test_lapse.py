@@ -28,6 +28,7 @@ from litestar_jobs import (
     JobStatus,
     RetryAfter,
     Snooze,
+    Unique,
     WorkerConfig,
     job,
 )
@@ -415,3 +416,22 @@ async def test_many_that_sweep_at_once_end_each_job_once_and_tell_once(store: St
     sweeps = await asyncio.gather(*(store.lapse(Walk(), 100, follow) for _ in range(5)))
     assert sum(len(lapsed) for lapsed, _, _ in sweeps) == 50
     assert len(await store.find(JobFilter(job_type="work"), 100)) == 50
+
+
+@pytest.mark.parametrize("on_conflict", ["replace", "reschedule"])
+async def test_a_unique_job_that_is_asked_for_anew_has_its_time_anew(
+    dsn: str, connection: Connection, on_conflict: Any
+) -> None:
+    @job(unique=Unique(on_conflict=on_conflict), expires_in=HOUR, deadline=3 * HOUR)
+    async def refresh() -> None: ...
+
+    async with enqueuing(dsn) as client:
+        first = await client.enqueue(refresh())
+        await pass_time(connection)
+        again = await client.enqueue(refresh(delay=HOUR / 2))
+    assert again == first
+    (row,) = await connection.fetch(
+        "SELECT round(extract(epoch FROM expires_at - now()) / 60)::int,"
+        " round(extract(epoch FROM deadline_at - now()) / 60)::int FROM litestar_jobs.job"
+    )
+    assert tuple(row) == (90, 180)

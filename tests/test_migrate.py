@@ -10,7 +10,7 @@ import pytest
 from litestar import Litestar
 
 from conftest import database
-from litestar_jobs import JobsConfig, JobsPlugin, job, migrate
+from litestar_jobs import JobsConfig, JobsPlugin, chain, job, migrate
 from litestar_jobs.database import Database, Link
 from litestar_jobs.errors import ConfigurationError, SchemaError
 from litestar_jobs.store import Statements, Store
@@ -238,3 +238,21 @@ def test_each_version_has_its_way_up_and_its_way_down() -> None:
     ups = [name for name in names if not name.endswith(".down.sql")]
     assert [int(name[:3]) for name in ups] == list(range(1, migrate.LATEST + 1))
     assert [name.replace(".sql", ".down.sql") for name in ups] == [name for name in names if name not in ups]
+
+
+async def test_steps_that_wait_are_cancelled_when_the_tables_go_back_to_before_there_were_workflows(
+    dsn: str, link: Link, store: Store
+) -> None:
+    """They must not run before what they wait for, and nobody would let them go any more."""
+    plugin = JobsPlugin(JobsConfig(dsn=dsn, jobs=[nothing], worker=None))
+    async with running(Litestar(plugins=[plugin], logging_config=None)):
+        started = await plugin.client.workflows.start(chain(nothing(), nothing()))
+    before = next(version for version in range(migrate.LATEST) if "litestar_jobs.step" in upgrade_of(version + 1))
+    await migrate.downgrade(link, "litestar_jobs", before)
+    rows = await store.get_all(list(started.steps.values()))
+    assert {row.id: row.status for row in rows} == {started.steps["nothing"]: "pending", started.last: "cancelled"}
+    await migrate.upgrade(link, "litestar_jobs")
+
+
+def upgrade_of(version: int) -> str:
+    return migrate.upgrade_script("litestar_jobs", version - 1, version)

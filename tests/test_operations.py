@@ -18,6 +18,7 @@ from uuid_utils.compat import uuid7
 
 from litestar_jobs import Job, JobFilter, JobRequest, JobsClient, JobsConfig, JobsPlugin, JobStatus, WorkerConfig, job
 from litestar_jobs import operate as operating
+from litestar_jobs.course import Course
 from litestar_jobs.database import Database, Link
 from litestar_jobs.errors import DefinitionError
 from litestar_jobs.operate import Operator
@@ -214,7 +215,7 @@ def test_a_filter_means_the_jobs_that_a_plain_model_means(own_loop_dsn: str) -> 
             return link, Store(link.fetch, SQL)
 
         link, store = runner.run(prepared())
-        operator = Operator(Database(own_loop_dsn), SQL, store, lambda _: None)
+        operator = Operator(Database(own_loop_dsn), SQL, store, lambda _: None, Course(link, SQL).follow)
 
         @settings(max_examples=150, deadline=None)
         @given(which=conditions())

@@ -161,7 +161,7 @@ async def test_a_connection_that_stops_hearing_is_replaced(direct_dsn: str) -> N
         first = chores._connection
 
         async def hears() -> bool:
-            return plugin.worker is not None and plugin.worker._ear._hears
+            return plugin.worker is not None and plugin.worker._attendant._hears()
 
         async def is_another() -> bool:
             return chores._connection is not first and await hears()

@@ -15,8 +15,9 @@ from litestar_jobs import errors
 HERE = Path(__file__).parent
 
 PUBLIC = """
-Cancel Cron Every Exponential Fail FailedJob Fixed Job JobContext JobFilter JobId JobRequest JobRow JobStatus Jobs
-JobsClient JobsConfig JobsPlugin Limit Never Rate Retention RetryAfter Snooze Unique WorkerConfig job
+Cancel Cron Every Exponential Fail FailedJob Finished Fixed Job JobContext JobFilter JobId JobRequest JobRow JobStatus Jobs
+JobsClient JobsConfig JobsPlugin Limit Never Rate Retention RetryAfter Snooze StartedWorkflow StepRow Unique WorkerConfig Workflow
+WorkflowRow chain group job
 """
 
 

@@ -23,6 +23,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from litestar_jobs import (
+    Finished,
     Fixed,
     JobContext,
     JobFilter,
@@ -36,6 +37,8 @@ from litestar_jobs import (
     Retention,
     Unique,
     WorkerConfig,
+    chain,
+    group,
     job,
 )
 from litestar_jobs.database import Database
@@ -212,6 +215,41 @@ async def test_a_role_that_may_only_enqueue_does_so_and_sees_nothing(
                 await own.execute(statement)
         await own.close()
     assert await connection.fetchval("SELECT count(*) FROM litestar_jobs.job") == 307
+
+
+async def test_roles_do_with_workflows_what_they_may_do_with_jobs(
+    role_dsn: Callable[[str], str], connection: Any
+) -> None:
+    @job
+    async def count(payload: list[Finished]) -> int:
+        return len(payload)
+
+    async with app_at(role_dsn("enqueue"), worker=None) as plugin:
+        parts = [work(Letter("fail"), max_retries=0), work(Letter("x")), work(Letter("x"), delay=3600)]
+        started = await plugin.client.workflows.start(group(parts, then=count))
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await plugin.client.workflows.get(started.id)
+    async with app_at(role_dsn("read"), worker=None) as plugin:
+        found = await plugin.client.workflows.get(started.id)
+        assert found is not None
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await plugin.client.workflows.cancel(started.id)
+    async with app_at(role_dsn("work"), jobs=[work]) as plugin:
+        await ended(plugin.client, started.steps["work 2"])
+    async with app_at(role_dsn("operate"), worker=None) as plugin:
+        assert await plugin.client.cancel(started.steps["work 3"])
+    async with app_at(role_dsn("work"), jobs=[work, count]) as plugin:
+        assert await plugin.client.result(started.last, of=count, timeout=10) == 3
+        chained = await plugin.client.workflows.start(chain(work(Letter("x")), work(Letter("x"))))
+        await ended(plugin.client, chained.last)
+    async with app_at(role_dsn("operate"), worker=None) as plugin:
+        assert await plugin.client.delete_all(JobFilter.everything()) == 6
+    async with app_at(role_dsn("work"), jobs=[work]):
+
+        async def gone() -> bool:
+            return not await connection.fetchval("SELECT count(*) FROM litestar_jobs.workflow")
+
+        await until(gone)
 
 
 async def test_a_role_that_may_only_enqueue_enqueues_unique_jobs_and_changes_no_others(

@@ -30,11 +30,13 @@ SQL = Statements("litestar_jobs")
 SEVERAL_CALLERS = {
     "enqueue": 2,  # a batch of single ones, and many at once
     "enqueue_one": 2,  # alone, and in the caller's transaction
+    "lock_workflows": 2,  # leading on, and cancelling a workflow
     "notify": 2,  # after a COPY, and whenever the store tells
     "same_database": 2,  # where the worker listens, and the sessions of the application
     "complete": 2,  # a batch of the finisher's, and in the job's own transaction
     "complete_with_results": 2,
     "void": 2,  # of all that a worker runs, and in the job's own transaction
+    "start_workflow": 2,  # in a transaction of its own, and in the caller's
 }
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -92,6 +94,7 @@ WORKER, NOW = UUID(int=1), datetime(2030, 1, 1, tzinfo=UTC)
 SOME = [UUID(int=number) for number in range(1, 51)]
 COUNT = len(SOME)
 
+STEPS = json.dumps([{"id": str(WORKER), "name": "a", "position": 0, "queue": "a", "job_type": "t", "after": []}])
 SPECIAL = [
     {
         "id": str(job_id),
@@ -153,11 +156,21 @@ HOT: dict[str, tuple[Any, ...]] = {
     "prune_completed": (86_400.0, UUID(int=0), 1_000),
     "forget_keys": (UUID(int=0), 1_000),
     "prune_ended": ("failed", 86_400.0, datetime(1, 1, 2, tzinfo=UTC), 1_000),
+    "start_workflow": (str(WORKER), "w", "trace", "{}", STEPS, "channel"),
+    "lock_workflows": (SOME,),
+    "end_steps": (SOME,),
+    "free_steps": (SOME, ["completed"] * COUNT, [False] * COUNT, "channel"),
+    "hand_over": (SOME, 1_000),
+    "untold_steps": (UUID(int=0), 1_000),
+    "forget_workflows": (UUID(int=0), 1_000),
+    "steps": (WORKER,),
+    "results_before": (WORKER,),
 }
 
 IN_A_USERS_TRANSACTION = {
     "enqueue_one": (*(column[0] for column in HOT["enqueue"][:-1]), "channel"),
     "enqueue_in_session": tuple(column[0] for column in HOT["enqueue"][:-1]),
+    "start_workflow": (str(WORKER), "w", "trace", "{}", STEPS, None),
     "enqueue_special": (json.dumps(SPECIAL[:1]), None, None),
     "change_pending": (json.dumps(SPECIAL[:1]), None),
     "complete": ([SOME[0]], [1]),
@@ -171,7 +184,13 @@ SELECT id, now(), now(), 3, 0, 'a', 't', '{}' FROM crowd;
 INSERT INTO litestar_jobs.ready (id, run_at, priority, attempts, queue)
 SELECT id, now(), 0, 0, 'a' FROM crowd WHERE kind BETWEEN 4 AND 6;
 INSERT INTO litestar_jobs.held (id, run_at, priority, attempts, queue, reason)
-SELECT id, now(), 0, 0, 'a', 'why' FROM crowd WHERE kind = 3;
+SELECT id, now(), 0, 0, 'a', 'workflow' FROM crowd WHERE kind = 3;
+INSERT INTO litestar_jobs.workflow (id, created_at, name) SELECT id, now(), 'w' FROM crowd WHERE kind = 1;
+INSERT INTO litestar_jobs.step (id, workflow_id, delay, position, waits_for, name, job_type, run_when)
+SELECT s.id, w.id, 0, s.kind, s.kind - 1, 's' || s.kind, 't', 'completed'
+  FROM crowd s JOIN crowd w ON w.n / 8 = s.n / 8 AND w.kind = 1 WHERE s.kind BETWEEN 1 AND 3;
+INSERT INTO litestar_jobs.edge (upstream, downstream)
+SELECT u.id, d.id FROM crowd u JOIN crowd d ON d.n = u.n + 1 WHERE u.kind IN (1, 2);
 INSERT INTO litestar_jobs.scheduled (id, run_at, priority, attempts, queue)
 SELECT id, now() + interval '1 hour', 0, 0, 'a' FROM crowd WHERE kind = 0;
 INSERT INTO litestar_jobs.running (id, token, started_at, worker_id, attempt, queue)
@@ -188,10 +207,10 @@ INSERT INTO litestar_jobs.pass (reason, key, id, passed_at)
 SELECT 'limit', 'k' || n % 5, id, now() FROM crowd WHERE kind = 1;
 INSERT INTO litestar_jobs.unique_key (key, id, until) SELECT id, id, 'finished' FROM crowd;
 """
-TABLES = [
+TABLES = (
     *("job", "ready", "scheduled", "running", "finished", "failure", "worker", "held", "unique_key"),
-    *("limited", "gate", "pass"),
-]
+    *("workflow", "step", "edge", "limited", "gate", "pass"),
+)
 NO_AUTOVACUUM = ";".join(f"ALTER TABLE litestar_jobs.{table} SET (autovacuum_enabled = false)" for table in TABLES)
 LIE = """
 UPDATE pg_class SET reltuples = {rows}, relpages = {pages}
@@ -337,6 +356,29 @@ async def test_a_claim_under_a_held_snapshot_does_not_walk_over_what_was_claimed
     await holder.close()
     assert pages["bound"] <= 20
     assert pages["none"] > 20 * pages["bound"]
+
+
+async def test_a_hundred_thousand_waiting_steps_cost_a_claim_nothing(ours: Connection, connection: Connection) -> None:
+    """They are held. Only the index on jobs is a level deeper."""
+    waiting = """
+        CREATE TABLE more AS SELECT gen_random_uuid() AS id, n FROM generate_series($first, $last) AS n;
+        INSERT INTO litestar_jobs.job (id, run_at, created_at, max_retries, priority, queue, job_type, payload)
+        SELECT id, now(), now(), 3, 0, 'a', 't', '{}' FROM more;
+        INSERT INTO litestar_jobs.$table SELECT id, now(), 0, 0, 'a'$reason FROM more; DROP TABLE more; ANALYZE
+    """
+    await connection.execute("INSERT INTO litestar_jobs.worker VALUES ($1, now(), 'infinity', 1, 'h', '{a}')", WORKER)
+    pages: list[int] = []
+    for last, table, reason in ((100, "ready", ""), (100_000, "held", ", 'workflow'")):
+        script = waiting.replace("$first", "1").replace("$last", str(last)).replace("$table", table)
+        await connection.execute(script.replace("$reason", reason))
+        sql = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {SQL['claim']}"
+        bound = ([-32768], [datetime(1, 1, 2, tzinfo=UTC)], [UUID(int=0)])
+        transaction = ours.transaction()
+        await transaction.start()
+        plan = plan_of(await ours.fetch(sql, ["a"], [10], *bound, WORKER, "{}", 1000))
+        await transaction.rollback()
+        pages.append(plan[0]["Shared Hit Blocks"] + plan[0]["Shared Read Blocks"])
+    assert pages[1] <= pages[0] + 3 * 10
 
 
 async def _pages_read_in_order(connection: Connection, *bound: Any) -> int:

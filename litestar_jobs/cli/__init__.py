@@ -17,6 +17,7 @@ from litestar_jobs.cli.schedules import schedules
 from litestar_jobs.cli.story import show
 from litestar_jobs.cli.tables import check, downgrade, init, sql, upgrade
 from litestar_jobs.cli.worker import worker
+from litestar_jobs.cli.workflows import workflow, workflows
 
 __all__ = ("jobs_group",)
 
@@ -28,5 +29,5 @@ def jobs_group() -> None:
 
 for command in (init, upgrade, downgrade, check, sql, worker, list_jobs, show, retry, cancel, schedules):
     jobs_group.add_command(command)
-for command in (delete, move, reprioritise, prune, queues, limits):
+for command in (delete, move, reprioritise, prune, queues, limits, workflows, workflow):
     jobs_group.add_command(command)

@@ -11,7 +11,7 @@ import msgspec
 from litestar import Litestar
 from rich_click import RichCommand
 
-from litestar_jobs.cli.connect import OperatedPlugin, plugin_of, run, stored
+from litestar_jobs.cli.connect import OperatedPlugin, coursed, plugin_of, run
 from litestar_jobs.cli.filters import filter_options, filter_or_none
 from litestar_jobs.cli.printing import count, print_json, print_line
 from litestar_jobs.errors import DefinitionError
@@ -116,8 +116,8 @@ def operate(  # noqa: PLR0913 - what all these commands share
 
 
 async def _operated(plugin: OperatedPlugin, which: JobFilter, act: Act, *, dry_run: bool) -> int:
-    async with stored(plugin) as store:
-        operator = Operator(await plugin.open_database(), plugin.statements, store, _nobody)
+    async with coursed(plugin) as (store, course):
+        operator = Operator(await plugin.open_database(), plugin.statements, store, _nobody, course.follow)
         try:
             return await act(operator, which, dry_run=dry_run)
         except DefinitionError as error:

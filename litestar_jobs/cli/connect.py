@@ -12,13 +12,14 @@ from litestar.plugins import CLIPlugin
 
 from litestar_jobs import migrate
 from litestar_jobs.config import JobsConfig, WorkerConfig
+from litestar_jobs.course import Course
 from litestar_jobs.database import NOT_ALLOWED, UNAVAILABLE, Database, Link
 from litestar_jobs.define import Job
 from litestar_jobs.errors import JobsError
 from litestar_jobs.store import Statements, Store
 from litestar_jobs.worker.run import Worker
 
-__all__ = ("OperatedPlugin", "linked", "plugin_of", "run", "stored")
+__all__ = ("OperatedPlugin", "coursed", "linked", "plugin_of", "run", "stored")
 
 T = TypeVar("T")
 
@@ -65,6 +66,14 @@ async def stored(plugin: OperatedPlugin) -> AsyncGenerator[Store]:
     async with linked(plugin) as link:
         await migrate.check(link, plugin.config.schema)
         yield Store(link.fetch, plugin.statements)
+
+
+@asynccontextmanager
+async def coursed(plugin: OperatedPlugin) -> AsyncGenerator[tuple[Store, Course]]:
+    """The same, with the statements about workflows: for those who end jobs that may be steps."""
+    async with linked(plugin) as link:
+        await migrate.check(link, plugin.config.schema)
+        yield Store(link.fetch, plugin.statements), Course(link, plugin.statements)
 
 
 def run(

@@ -11,7 +11,7 @@ from litestar import Litestar
 from rich_click import RichCommand
 
 from litestar_jobs.cli.bulk import bulk_options, operate
-from litestar_jobs.cli.connect import OperatedPlugin, plugin_of, run, stored
+from litestar_jobs.cli.connect import OperatedPlugin, coursed, plugin_of, run
 from litestar_jobs.cli.printing import print_json, print_line
 from litestar_jobs.operate import Operator
 from litestar_jobs.row import JobStatus
@@ -78,15 +78,18 @@ def cancel(app: Litestar, job_ids: Sequence[UUID], *, as_json: bool, **options: 
 
 
 async def _move(plugin: OperatedPlugin, verb: str, job_ids: Sequence[UUID]) -> list[Move]:
-    async with stored(plugin) as store:
+    async with coursed(plugin) as (store, course):
         move: Callable[[UUID], Awaitable[object]] = store.retry if verb == "retry" else store.cancel
         arrives = JobStatus.PENDING if verb == "retry" else JobStatus.CANCELLED
-        return [
+        moves = [
             Move(job_id, moved=True, status=arrives, reason=None)
             if await move(job_id)
             else await _unmoved(store, verb, job_id)
             for job_id in dict.fromkeys(job_ids)
         ]
+        if verb == "cancel":
+            await course.follow([move.id for move in moves if move.moved])
+        return moves
 
 
 async def _unmoved(store: Store, verb: str, job_id: UUID) -> Move:

@@ -30,6 +30,7 @@ HELD = {
     "it run when no other such job runs.",
     "limit": "It waits for a slot of the limit {key!r}: litestar jobs limits",
     "rate": "It waits until the rate {key!r} lets it start: litestar jobs limits",
+    "workflow": "It is a step of a workflow and waits for those before it.",
 }
 """What is waited for, by the reason why a job is held."""
 

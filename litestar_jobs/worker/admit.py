@@ -7,7 +7,7 @@ stopped, so that each gate has its turn. While there are no such jobs there is n
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -48,9 +48,12 @@ class Admitter:
         gates: Gates,
         jobs: Mapping[str, Job[Any, Any]],
         emit: Callable[[Event], None],
+        changed: Callable[[Collection[UUID]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``changed`` hears of all that this hears of by its method of that name."""
         self._gates = gates
+        self._tell = changed
         self._clock = clock
         self._chore = Chore("admit", self.step, emit)
         self.start, self.stop = self._chore.start, self._chore.stop
@@ -76,7 +79,9 @@ class Admitter:
             self._ending.add(job.id)
 
     def changed(self, ids: Iterable[UUID]) -> None:
-        """The ends of these are written."""
+        """Something new of these was committed: perhaps the end of some."""
+        ids = list(ids)
+        self._tell(ids)
         if self._ending and (ended := self._ending.intersection(ids)):
             self._ending -= ended
             self._ended |= ended

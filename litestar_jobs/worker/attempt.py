@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 from types import TracebackType
+from uuid import UUID
 
 import msgspec
 
@@ -15,8 +16,12 @@ from litestar_jobs.outcome import Outcome
 from litestar_jobs.schedule import OF_A_SCHEDULE, SCHEDULE, SLOT
 from litestar_jobs.store import Claimed
 from litestar_jobs.trace import accept, current_carrier, current_trace_id
+from litestar_jobs.workflow import WORKFLOW
 
 __all__ = ("Attempt", "Limit", "context_of", "enter_span")
+
+OF_THE_JOB_ALONE = (*OF_A_SCHEDULE, WORKFLOW)
+"""What headers say of a job, and not of those that it enqueues."""
 
 decode_headers = msgspec.json.Decoder(dict[str, str]).decode
 
@@ -57,6 +62,7 @@ class Attempt:
         """It has its outcome, although the handler goes on: nobody is to hear of its late end."""
         self.outcome: Outcome | None = None
         self.limit: Limit | None = None
+        """Its timeout, once that counts."""
         self.unawaited = False
         """Its thread goes on, and nobody waits for that."""
 
@@ -72,8 +78,8 @@ class Attempt:
 
 
 class Limit:
-    """The timeout of an attempt, or the deadline of its job if that is sooner. Unlike :func:`asyncio.timeout` it also fails a handler that swallows the cancellation,
-    and never takes a ``TimeoutError`` of the handler's own for its own."""
+    """The timeout of an attempt, or the deadline of its job if that is sooner. Unlike :func:`asyncio.timeout` it also fails
+    a handler that swallows the cancellation, and never takes a ``TimeoutError`` of the handler's own for its own."""
 
     __slots__ = ("_attempt", "_is_deadline", "_seconds", "_timeout")
 
@@ -117,8 +123,8 @@ def enter_span(attempt: Attempt) -> JobContext:
     claimed = attempt.claimed
     headers = _headers(claimed)
     context = _context(claimed, headers)
-    if context.schedule is not None:  # says something of this job alone, not of those that it enqueues
-        headers = {name: value for name, value in headers.items() if name not in OF_A_SCHEDULE}
+    if context.schedule is not None or context.workflow is not None:
+        headers = {name: value for name, value in headers.items() if name not in OF_THE_JOB_ALONE}
     current_job.set(context)
     current_attempt.set(attempt)
     current_trace_id.set(context.trace_id)
@@ -151,6 +157,7 @@ def _context(claimed: Claimed, headers: Mapping[str, str]) -> JobContext:
         enqueued_at=claimed.created_at,
         schedule=headers.get(SCHEDULE),
         scheduled_for=_moment(headers.get(SLOT)),
+        workflow=_id(headers.get(WORKFLOW)),
         token=claimed.token,
     )
 
@@ -158,5 +165,12 @@ def _context(claimed: Claimed, headers: Mapping[str, str]) -> JobContext:
 def _moment(slot: str | None) -> datetime | None:
     try:
         return None if slot is None else datetime.fromisoformat(slot)
+    except ValueError:
+        return None
+
+
+def _id(text: str | None) -> UUID | None:
+    try:
+        return None if text is None else UUID(text)
     except ValueError:
         return None

@@ -84,7 +84,7 @@ class Executor:
     async def run(self, attempt: Attempt) -> Outcome:
         """One attempt, from the claim to its outcome. Runs in a context of its own, which the span stays in."""
         claimed = attempt.claimed
-        if claimed.expired or ((left := attempt.seconds_left) is not None and left <= 0):
+        if claimed.expired or (claimed.deadline is not None and claimed.deadline <= time.monotonic()):
             return self._lapse(claimed)
         job = self._jobs.get(claimed.job_type)
         if job is None:
@@ -196,10 +196,12 @@ class Executor:
 
     async def _leave(self, attempt: Attempt, thread: Future[Any]) -> None:
         """A thread goes on. One whose job was cancelled may look for that, and has the time that async handlers have."""
-        if isinstance(attempt.stopped_with, Cancelled):
-            await asyncio.gather(asyncio.wrap_future(thread), return_exceptions=True)
-        else:
-            self._tell_stuck(attempt, thread)
+        try:
+            if isinstance(attempt.stopped_with, Cancelled):
+                await asyncio.gather(asyncio.wrap_future(thread), return_exceptions=True)
+        finally:
+            if thread.running() and not attempt.given_up:
+                self._tell_stuck(attempt, thread)
 
     def _tell_stuck(self, attempt: Attempt, handler: asyncio.Future[Any] | Future[Any]) -> None:
         self._stuck.add(handler)

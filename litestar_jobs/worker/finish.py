@@ -24,20 +24,24 @@ NOT_BEFORE_WOKEN = 3600.0
 class Finisher:
     """Writes how attempts ended, as long as their tokens hold."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - who hears of what
         self,
         store: Store,
         tell: Listener,
         emit: Callable[[Event], None],
         changed: Callable[[Iterable[UUID]], None],
+        *,
         follow_ups: str,
+        ended: Callable[[Iterable[Claimed]], None],
     ) -> None:
-        """``tell`` hears of jobs that run again after a delay, once that is written, and ``changed`` of all."""
+        """``tell`` hears of jobs that run again after a delay, once that is written, and ``changed`` and ``ended`` of
+        all."""
         self._store = store
         self._tell = tell
         self._emit = emit
         self._changed = changed
         self._follow_ups = follow_ups
+        self._ended = ended
         self._completed: list[Claimed] = []
         self._with_results: list[tuple[Claimed, str]] = []
         self._settled: list[tuple[Claimed, Settlement]] = []
@@ -71,6 +75,7 @@ class Finisher:
         else:
             if type(outcome) is not Lost:
                 self._changed([job.id])
+                self._ended([job])
             return
         self._chore.wake()
 
@@ -123,6 +128,7 @@ class Finisher:
         """Tell of those that another has ended. What did not move because it had moved before, unheard, is not among
         them."""
         self._changed(job.id for job, _ in written)
+        self._ended(job for job, _ in written)
         refused = [] if len(moved) == len(written) else [end for end in written if end[0].id not in moved]
         if unheard := [job for job, _ in refused if job.token in self._unheard]:
             own = {job.id for job in unheard} - await self._store.taken_away(unheard)

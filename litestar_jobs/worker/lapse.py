@@ -6,8 +6,9 @@ now and then, because a transaction may commit an earlier time later, and what r
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
+from uuid import UUID
 
 from litestar_jobs.records import Walk
 from litestar_jobs.store import Store
@@ -26,8 +27,11 @@ WHOLE = 600.0
 class Lapses:
     """Ends jobs that have waited for too long."""
 
-    def __init__(self, store: Store, emit: Callable[[Event], None], follow_ups: str) -> None:
+    def __init__(
+        self, store: Store, emit: Callable[[Event], None], follow_ups: str, ended: Callable[[Iterable[UUID]], None]
+    ) -> None:
         self._store = store
+        self._ended = ended
         self._emit = emit
         self._follow_ups = follow_ups
         self._since = Walk()
@@ -41,6 +45,7 @@ class Lapses:
         walked = SLICE
         while walked == SLICE:
             lapsed, walked, self._since = await self._store.lapse(self._since, SLICE, self._follow_ups)
+            self._ended(job.id for job in lapsed)
             for job in lapsed:
                 self._emit(JobLapsed(job.id, job.job_type, job.queue, job.trace_id, job.is_expired))
         self._since = Walk(

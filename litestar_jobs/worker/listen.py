@@ -22,6 +22,10 @@ CHECK = 30.0
 """Seconds between two checks."""
 
 
+def _nobody(*_: object) -> None:
+    """Does not hear."""
+
+
 class Ear:
     """Hears what comes on the channel, and finds out whether it hears at all."""
 
@@ -30,21 +34,20 @@ class Ear:
         channel: str,
         listener: Listener,
         *,
-        watched: Callable[[list[UUID]], None],
-        gated: Callable[[str, str], None],
         cancelled: Callable[[list[int]], None],
         opened: Callable[[], None],
         broken: Callable[[], None],
         deaf: Callable[[], None],
     ) -> None:
-        """``watched`` hears of jobs that somebody watches, ``gated`` of gates at which jobs wait, ``cancelled`` of tokens that
-        are void. ``opened`` is called when a connection listens: of what came before, nothing is known. ``broken`` is
-        called when one that heard does not any more, and has to be replaced; ``deaf``, once, when a new one does not
-        hear."""
+        """``cancelled`` hears of tokens that are void. ``opened`` is called when a connection listens: of what came before,
+        nothing is known. ``broken`` is called when one that heard does not any more, and has to be replaced; ``deaf``,
+        once, when a new one does not hear."""
         self._channel = channel
         self._listener = listener
-        self._watched = watched
-        self._gated = gated
+        self.watched: Callable[[list[UUID]], None] = _nobody
+        """Hears of jobs that somebody watches, and ..."""
+        self.gated: Callable[[str, str], None] = _nobody
+        """... of gates at which jobs wait. To be set before the first connection is opened."""
         self._cancelled = cancelled
         self._opened = opened
         self._broken = broken
@@ -94,12 +97,12 @@ class Ear:
             with suppress(ValueError):  # whoever may connect to the database may notify, of anything
                 self._listener(set(), float(detail))
         elif kind in {"limit", "rate"}:
-            self._gated(kind, detail)
+            self.gated(kind, detail)
         elif kind == "echo" and detail == self._word:
             self._answered = True
         elif kind == "watch":
             with suppress(ValueError):
-                self._watched([UUID(job_id) for job_id in detail.split(",")])
+                self.watched([UUID(job_id) for job_id in detail.split(",")])
         elif kind == "cancel":
             with suppress(ValueError):
                 self._cancelled([int(token) for token in detail.split(",")])

@@ -1,7 +1,8 @@
 """Rescue: jobs that their processes left behind run elsewhere; those that may be what ends processes, one at a time."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from uuid import UUID
 
 from litestar_jobs.store import Store
 from litestar_jobs.telemetry import Event, JobRescued, SuspectReleased
@@ -21,21 +22,25 @@ SUSPECT_PAUSE = 0.25
 class Rescuer:
     """Looks after the jobs of all workers; lets the suspects of some queues go."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - who hears of what
         self,
         store: Store,
         queues: Callable[[], Sequence[str]],
         lease: float,
         emit: Callable[[Event], None],
+        *,
         follow_ups: str,
+        ended: Callable[[Iterable[UUID]], None],
     ) -> None:
-        """``queues`` are those whose suspects may go now; ``follow_ups`` say what follows a failed job."""
+        """``queues`` are those whose suspects may go now; ``follow_ups`` say what follows a failed job; ``ended`` hears of
+        jobs that this has ended."""
         self._store = store
         self._queues = queues
         self._lease = lease
         self._emit = emit
         self._follow_ups = follow_ups
-        self._lapses = Lapses(store, emit, follow_ups)
+        self._ended = ended
+        self._lapses = Lapses(store, emit, follow_ups, ended)
 
     async def step(self) -> float:
         """Rescue what there is. Answers in how many seconds to look again."""
@@ -43,7 +48,9 @@ class Rescuer:
             logger.warning(
                 "job %s was in two states, which another program must have written; the later one counts", job_id
             )
-        for job in await self._store.rescue(self._lease, self._follow_ups):
+        rescued = await self._store.rescue(self._lease, self._follow_ups)
+        self._ended([job.id for job in rescued if job.was_last])
+        for job in rescued:
             fate = (job.was_last, job.overdue, job.suspect)
             self._emit(JobRescued(job.id, job.job_type, job.queue, job.trace_id, job.attempt, *fate))
         await self._lapses.sweep()

@@ -6,7 +6,7 @@ What it does not do: install signal handlers, open engines, or know who started 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
@@ -16,6 +16,7 @@ from uuid_utils.compat import uuid7
 
 from litestar_jobs.agenda import Agenda
 from litestar_jobs.config import WorkerConfig
+from litestar_jobs.course import Course
 from litestar_jobs.database import COMMAND_TIMEOUT, Database, Link, may_have_been_written
 from litestar_jobs.define import Job
 from litestar_jobs.durations import seconds
@@ -42,6 +43,7 @@ from litestar_jobs.worker.claim import Claimer
 from litestar_jobs.worker.execute import Executor
 from litestar_jobs.worker.finish import Finisher
 from litestar_jobs.worker.fire import Firing
+from litestar_jobs.worker.follow import Follower
 from litestar_jobs.worker.heartbeat import RENEWALS, Heartbeat
 from litestar_jobs.worker.listen import Ear
 from litestar_jobs.worker.promote import Promoter
@@ -102,60 +104,7 @@ class Worker:
     async def start(self) -> None:
         """Begin to work. If something fails, all that was begun is undone."""
         async with AsyncExitStack() as undo:
-            ear = self._ear = Ear(
-                self._sql.channel,
-                self._hear,
-                watched=self._hear_watched,
-                gated=self._hear_gated,
-                cancelled=self._hear_cancelled,
-                opened=self._hear_nothing,
-                broken=self._hear_elsewhere,
-                deaf=lambda: self._emit(ListenerDeaf(self._poll)),
-            )
-            timeout = min(self._lease, COMMAND_TIMEOUT)
-            claims = Link(self._database, timeout=timeout, planned_once=True)
-            finishes, prunes = (Link(self._database, timeout=timeout) for _ in range(2))
-            # The connection that listens is used by the chores too, so it cannot die without being noticed.
-            chores = self._chores = Link(self._listens_at or self._database, timeout=timeout, on_open=ear.on_open)
-            for link in (prunes, chores, finishes, claims):
-                undo.push_async_callback(link.close)
-            undo.callback(self._executor.close)
-            self._store = Store(chores.fetch, self._sql)
-            self._claims_store = Store(claims.fetch, self._sql)
-            self._claimer = Claimer(self._claims_store, self.queues, self._timeouts, largest=self._largest)
-            writes = Store(finishes.fetch, self._sql)
-            self._reporter = Reporter(self._store, self._emit)
-            self._finisher = Finisher(writes, self._hear, self._emit, self._changed, self._follow_ups)
-            report = self._reporter.progress
-            self._slots = Slots(self._config.concurrency, self._executor.run, self._ended, report=report)
-            self._attendant = Attendant(
-                self._store,
-                self._slots,
-                self._executor,
-                self._finisher,
-                changed=self._changed,
-                emit=self._emit,
-                hears=lambda: ear.hears,
-                pause=self._lease / RENEWALS,
-            )
-            self._claims = Chore("claim", self._claim, self._emit)
-            self._admitter = Admitter(Gates(chores.fetch, self._sql), self._jobs, self._emit)
-            self._promoter = Promoter(self._store, self._poll, self._limit, self._admitter.found)
-            self._promotes = Chore("promote", self._promoter.step, self._emit)
-            self._rescuer = Rescuer(self._store, self._claimer.unpaused, self._lease, self._emit, self._follow_ups)
-            self._rescues = Chore("rescue", self._rescue, self._emit)
-            schedules = [schedule for job in self._jobs.values() for schedule in job.schedules]
-            firing = Firing(Agenda(chores.fetch, self._sql), schedules, self._hear, self._emit)
-            self._fires = Chore("fire", firing.step, self._emit)
-            self._checks = Chore("listen", lambda: ear.check(writes.echo), self._emit)
-            self._leases = Chore("lease", self._renew_identity, self._emit)
-            self._watches = Chore("watch", self._attendant.step, self._emit)
-            self._prunes = Chore("prune", Pruner(prunes, self._sql, self._keep, self._emit).step, self._emit)
-            self._heartbeat: Heartbeat | None = None
-            self._hands_back_at = NEVER
-            self._own_sessions = OwnSessions(self._sessions, self._sql, self._executor.own_sessions)
-            self._stopping = self._hurried = False
-            self._patience: asyncio.Timeout | None = None
+            self._make(undo)
             undo.push_async_callback(self._leave)
             await self._renew_identity()
             await self._own_sessions.find(self._known_as)
@@ -163,12 +112,73 @@ class Worker:
                 await check_way(self._chores.fetch, self._sql, self._known_as, self._listens_at)
             await self._promoter.step()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear, self._hear_cancelled))
-            looks = (self._rescues, self._checks, self._leases)
-            self._beside = (self._prunes, self._fires, self._promotes, self._admitter, *looks)
-            for chore in (self._finisher, self._reporter, *self._beside, self._watches, self._claims):
+            for chore in (self._finisher, self._follower, self._reporter, *self._beside, self._watches, self._claims):
                 chore.start()
             self._undo = undo.pop_all()
         self._emit(WorkerStarted(self._known_as, self.queues, self._config.concurrency))
+
+    def _make(self, undo: AsyncExitStack) -> None:
+        """The parts, and the connections that they will open."""
+        emit, hear, lease = self._emit, self._hear, self._lease
+        ear = Ear(
+            self._sql.channel,
+            hear,
+            cancelled=self._hear_cancelled,
+            opened=self._hear_nothing,
+            broken=self._hear_elsewhere,
+            deaf=lambda: emit(ListenerDeaf(self._poll)),
+        )
+        timeout = min(lease, COMMAND_TIMEOUT)
+        claims = Link(self._database, timeout=timeout, planned_once=True)
+        finishes, prunes = (Link(self._database, timeout=timeout) for _ in range(2))
+        # The connection that listens is used by the chores too, so it cannot die without being noticed.
+        chores = self._chores = Link(self._listens_at or self._database, timeout=timeout, on_open=ear.on_open)
+        for link in (prunes, chores, finishes, claims):
+            undo.push_async_callback(link.close)
+        undo.callback(self._executor.close)
+        store, writes = Store(chores.fetch, self._sql), Store(finishes.fetch, self._sql)
+        self._claims_store = Store(claims.fetch, self._sql)
+        self._claimer = Claimer(self._claims_store, self.queues, self._timeouts, largest=self._largest)
+        self._reporter = Reporter(store, emit)
+        self._admitter = Admitter(Gates(chores.fetch, self._sql), self._jobs, emit, self._reporter.changed)
+        ear.watched, ear.gated = self._reporter.watched, self._admitter.told
+        changed, follow_ups = self._admitter.changed, self._follow_ups
+        self._follower = Follower(Course(chores, self._sql), hear, emit, changed, lease)
+        self._finisher = Finisher(writes, hear, emit, changed, follow_ups=follow_ups, ended=self._follower.finished)
+        self._slots = Slots(self._config.concurrency, self._executor.run, self._ended, report=self._reporter.progress)
+        self._attendant = Attendant(
+            store,
+            self._slots,
+            self._executor,
+            self._finisher,
+            changed=changed,
+            emit=emit,
+            hears=lambda: ear.hears,
+            pause=lease / RENEWALS,
+        )
+        self._promoter = Promoter(store, self._poll, self._limit, self._admitter.found)
+        unpaused, ended = self._claimer.unpaused, self._follower.ended
+        self._rescuer = Rescuer(store, unpaused, lease, emit, follow_ups=follow_ups, ended=ended)
+        schedules = [schedule for job in self._jobs.values() for schedule in job.schedules]
+        firing = Firing(Agenda(chores.fetch, self._sql), schedules, hear, emit)
+        self._claims = Chore("claim", self._claim, emit)
+        self._promotes = Chore("promote", self._promoter.step, emit)
+        self._leases = Chore("lease", self._renew_identity, emit)
+        self._watches = Chore("watch", self._attendant.step, emit)
+        self._beside = (
+            Chore("prune", Pruner(prunes, self._sql, self._keep, emit).step, emit),
+            Chore("fire", firing.step, emit),
+            self._promotes,
+            self._admitter,
+            Chore("rescue", self._rescue, emit),
+            Chore("listen", lambda: ear.check(writes.echo), emit),
+            self._leases,
+        )
+        self._heartbeat: Heartbeat | None = None
+        self._hands_back_at = NEVER
+        self._own_sessions = OwnSessions(self._sessions, self._sql, self._executor.own_sessions)
+        self._stopping = self._hurried = False
+        self._patience: asyncio.Timeout | None = None
 
     @property
     def worker_id(self) -> UUID | None:
@@ -191,6 +201,7 @@ class Worker:
         for chore in self._beside:
             await chore.stop()
         await self._finisher.stop()
+        await self._follower.stop()
         await self._reporter.stop()
         await self._undo.aclose()
         self._emit(WorkerStopped(self._known_as, interrupted))
@@ -264,17 +275,6 @@ class Worker:
         if due_in is not None and self._promoter.hear(due_in):
             self._promotes.wake()
 
-    def _hear_watched(self, ids: list[UUID]) -> None:
-        self._reporter.watched(ids)
-
-    def _hear_gated(self, kind: str, key: str) -> None:
-        self._admitter.told(kind, key)
-
-    def _changed(self, some: Iterable[UUID]) -> None:
-        """The ends of these are written."""
-        self._reporter.changed(ids := list(some))
-        self._admitter.changed(ids)
-
     def _hear_cancelled(self, tokens: list[int] | None = None) -> None:
         """These jobs, or some, were cancelled."""
         if self._attendant.hint(tokens):
@@ -293,6 +293,7 @@ class Worker:
         self._claimer.warm()
         self._claims.wake()
         self._hear(set(), 0.0)
+        self._hear_cancelled()
 
     def _hear_elsewhere(self) -> None:
         """The connection that listened is dead: promoting opens another one."""
