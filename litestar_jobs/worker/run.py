@@ -272,6 +272,9 @@ class Worker:
         if due_in is not None and self._promoter.hear(due_in):
             self._promotes.wake()
 
+    def _hear_watched(self, ids: list[UUID]) -> None:
+        self._reporter.watched(ids)
+
     def _hear_cancelled(self, tokens: list[int] | None = None) -> None:
         """These jobs, or some, were cancelled."""
         if self._attendant.hint(tokens):
