@@ -9,6 +9,7 @@ from litestar_jobs.course import StepRow, WorkflowRow
 from litestar_jobs.define import Job, job
 from litestar_jobs.enqueue import JobsClient
 from litestar_jobs.filter import JobFilter
+from litestar_jobs.limits import Limit, Rate
 from litestar_jobs.plugin import Jobs, JobsPlugin
 from litestar_jobs.request import JobId, JobRequest
 from litestar_jobs.retry import Exponential, Fixed, Never
@@ -39,7 +40,9 @@ __all__ = (
     "JobsClient",
     "JobsConfig",
     "JobsPlugin",
+    "Limit",
     "Never",
+    "Rate",
     "Retention",
     "RetryAfter",
     "Snooze",

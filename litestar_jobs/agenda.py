@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from litestar_jobs.database import Fetch
-from litestar_jobs.request import NewJob
+from litestar_jobs.request import NOT_LIMITED, NewJob
 from litestar_jobs.schedule import Decision, Schedule
 from litestar_jobs.store import Statements
 from litestar_jobs.times import Times
@@ -91,6 +91,7 @@ class Agenda:
             [job.headers.decode() if job.headers else None for job in jobs],
             self._channel,
             *asked.limits,
+            *msgspec.structs.astuple(asked.limited or NOT_LIMITED),
         )
         return rows[0]["busy"] if rows else None
 
@@ -110,6 +111,7 @@ class Agenda:
                 job.headers.decode() if job.headers else None,
                 self._channel,
                 *asked.limits,
+                *msgspec.structs.astuple(asked.limited or NOT_LIMITED),
             )
         )
 

@@ -12,18 +12,15 @@ import msgspec
 
 from litestar_jobs.durations import Duration, seconds
 from litestar_jobs.errors import DefinitionError
+from litestar_jobs.limits import Limit, Rate, gating
+from litestar_jobs.options import JobOptions
 from litestar_jobs.payload import NO_PAYLOAD, PayloadCodec, ResultCodec
 from litestar_jobs.request import (
     MAX_JOB_TYPE,
-    MAX_PRIORITY,
-    MAX_RETRIES,
     JobRequest,
-    check_limits,
     check_name,
-    check_queue,
-    whole_number,
 )
-from litestar_jobs.retry import ErrorTypes, Exponential, RetryOn, RetryPolicy, check_policy, with_rules
+from litestar_jobs.retry import ErrorTypes, RetryOn, RetryPolicy, with_rules
 from litestar_jobs.row import FailedJob
 from litestar_jobs.schedule import Cron, Every, Schedule, bound, given
 from litestar_jobs.signature import payload_type, result_type, split, where
@@ -35,66 +32,6 @@ PayloadT = TypeVar("PayloadT")
 ResultT = TypeVar("ResultT")
 P = ParamSpec("P")
 UNSET: Any = msgspec.UNSET
-
-LAMBDA = "<lambda>"
-
-
-class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``@job(...)`` takes."""
-
-    name: str | None = None
-    queue: str = "default"
-    max_retries: int = 3
-    retry: RetryPolicy = Exponential()
-    retry_on: RetryOn | None = None
-    fail_on: ErrorTypes | None = None
-    max_snoozes: int = 100
-    on_failure: "Job[FailedJob, Any] | None" = None
-    timeout: Duration | None = None
-    expires_in: Duration | None = None
-    deadline: Duration | None = None
-    priority: int = 0
-    sync_to_thread: bool | None = None
-    cron: str | None = None
-    timezone: str | None = None
-    every: Duration | None = None
-    schedules: Sequence[Cron | Every] | None = None
-    result: bool = True
-    unique: Unique | None = None
-
-    def __post_init__(self) -> None:
-        if self.name is not None:
-            check_name(self.name, "a job's name", MAX_JOB_TYPE)
-        check_queue(self.queue)
-        whole_number(self.max_retries, "max_retries", 0, MAX_RETRIES)
-        whole_number(self.priority, "priority", -MAX_PRIORITY, MAX_PRIORITY)
-        check_policy(self.retry)
-        with_rules(self.retry, self.retry_on, self.fail_on)
-        whole_number(self.max_snoozes, "max_snoozes", 0, MAX_RETRIES)
-        if self.timeout is not None:
-            seconds(self.timeout, "timeout", least=0.001)
-        check_limits(self.expires_in, self.deadline)
-        _check_yes_or_no(self.sync_to_thread)
-        given(self.cron, self.timezone, self.every, self.schedules)
-        if not isinstance(self.result, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - of those who do not check
-            raise DefinitionError(f"result must be True or False, not {self.result!r}")
-        if not isinstance(self.unique, Unique | None):  # pyright: ignore[reportUnnecessaryIsInstance] - the same
-            raise DefinitionError(f"unique must be Unique(...), not {self.unique!r}")
-
-    def but(self, options: dict[str, Any]) -> "JobOptions":
-        """These options with others in their places."""
-        unknown = sorted(options.keys() - set(self.__struct_fields__))
-        if unknown:
-            raise DefinitionError(
-                f"@job has no option {unknown[0]!r}; it has {', '.join(self.__struct_fields__)}. "
-                "Values for the job itself belong into its payload."
-            )
-        return msgspec.structs.replace(self, **options)
-
-
-def _check_yes_or_no(in_thread: object) -> None:
-    if not isinstance(in_thread, bool | None):
-        raise DefinitionError(f"sync_to_thread must be True or False, not {in_thread!r}")
 
 
 class Job(Generic[PayloadT, ResultT]):
@@ -130,12 +67,13 @@ class Job(Generic[PayloadT, ResultT]):
             None if returned is None else ResultCodec(self.where, self.name, returned)
         )
         self._keys = self._key_maker(options)
+        self.gating = gating(options.limit, options.rate, name=self.name, where=self.where, codec=self.codec)
         self.schedules: Sequence[Schedule] = bound(
             given(options.cron, options.timezone, options.every, options.schedules), self.name, self.where, self
         )
 
     def _check(self, options: JobOptions) -> None:
-        if self.name == LAMBDA:
+        if self.name == "<lambda>":
             raise DefinitionError(
                 f'job {self.where} is a lambda: write a function, or give a name with @job(name="...")'
             )
@@ -167,7 +105,7 @@ class Job(Generic[PayloadT, ResultT]):
     @property
     def is_plain(self) -> bool:
         """Whether its requests ask for nothing special by themselves."""
-        return self._keys is None and self.limits == (None, None)
+        return self._keys is None and self.gating is None and self.limits == (None, None)
 
     def __repr__(self) -> str:
         return f"<Job {self.name!r} from {self.where}>"
@@ -231,6 +169,7 @@ class Job(Generic[PayloadT, ResultT]):
             expires_in=self.limits[0] if expires_in is None else expires_in,
             deadline=self.limits[1] if deadline is None else deadline,
             unique=None if self._keys is None else self._keys.key(payload, encoded),
+            limited=None if self.gating is None else self.gating.of(encoded),
         )
 
     def _encoded(self, payload: Any) -> bytes:
@@ -258,7 +197,8 @@ class JobDecorator:
     event loop and must not block). What a function returns is kept if its annotation says that it returns something,
     unless ``result`` is False.
 
-    With ``unique``, a :class:`Unique`, of jobs with one key there is one at a time.
+    With ``unique``, a :class:`Unique`, of jobs with one key there is one at a time. With
+    a ``limit``, a :class:`Limit`, only so many run at once, and with a ``rate``, a :class:`Rate`, start in a time.
 
     A periodic job has ``cron`` with a ``timezone`` (UTC), or ``every`` so many seconds, or several ``schedules``, each a
     :class:`Cron` or :class:`Every`.
@@ -302,6 +242,8 @@ class JobDecorator:
         schedules: Sequence[Cron | Every] | None = ...,
         result: bool = ...,
         unique: Unique | None = ...,
+        limit: Limit | None = ...,
+        rate: Rate | None = ...,
     ) -> "JobDecorator": ...
 
     def __call__(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -332,6 +274,11 @@ def _check_follow_up(name: str, follow_up: object) -> None:
             f"async def tell(payload: FailedJob) -> None. It is {follow_up!r}"
         )
     while isinstance(follow_up, Job):
+        if not follow_up.is_plain:
+            raise DefinitionError(
+                f"on_failure cannot be {follow_up!r}, which has unique, limit, rate, expires_in or deadline: each failure is "
+                "followed by a job of its own, at once. Let that enqueue the other."
+            )
         if follow_up.name == name:
             raise DefinitionError(f"job {name!r} would follow its own failure, for ever: on_failure goes in a circle")
         follow_up = follow_up.on_failure

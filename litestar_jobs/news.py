@@ -14,8 +14,9 @@ __all__ = ("Bell", "Due", "Listener", "News", "due_of")
 
 logger = logging.getLogger("litestar_jobs")
 
-Due: TypeAlias = tuple[str, float]
-"""A queue, and in how many seconds one of its jobs may run, by this machine's clock: good enough to set an alarm."""
+Due: TypeAlias = tuple[str, float] | str
+"""A queue, and in how many seconds one of its jobs may run, by this machine's clock: good enough to set an alarm. Or where
+a job waits for its limit or its rate: a kind and a key, as workers are notified of them."""
 
 Listener: TypeAlias = Callable[[set[str], float | None], None]
 """Hears which queues have jobs that may run, and in how many seconds the next scheduled one is due."""
@@ -33,7 +34,10 @@ class News:
         self.add(dues)
 
     def add(self, dues: Iterable[Due]) -> None:
-        for queue, delay in dues:
+        for each in dues:
+            if isinstance(each, str):  # workers listen for these
+                continue
+            queue, delay = each
             if delay <= 0:
                 self.ready.add(queue)
                 continue
@@ -116,18 +120,20 @@ class Bell:
             self._loop.call_later(COMMIT_PAUSE, self._wake_later, due, is_over)
             return
         self.tell_of(due)
-        queue, delay = due
-        if delay > 0:
+        if isinstance(due, str):
+            self._unsent.add(due)
+        elif due[1] <= 0:
+            self._unsent.add(f"ready:{due[0]}")
+        else:
             return
-        self._unsent.add(queue)
         if self._sending is None:
             self._sending = self._loop.create_task(self._send_wakes(), name="litestar-jobs-wake")
 
     async def _send_wakes(self) -> None:
         try:
             while self._unsent:
-                queues, self._unsent = self._unsent, set()
-                await self._store.wake(list(queues))
+                messages, self._unsent = self._unsent, set()
+                await self._store.tell(list(messages))
         except UNAVAILABLE as error:
             logger.warning("workers of other processes were not woken, they will find the jobs by polling: %s", error)
         finally:

@@ -14,10 +14,13 @@ from litestar_jobs.unique import UniqueKey
 
 __all__ = (
     "MAX_JOB_TYPE",
+    "MAX_KEY",
     "MAX_PRIORITY",
     "MAX_RETRIES",
+    "NOT_LIMITED",
     "JobId",
     "JobRequest",
+    "Limited",
     "NewJob",
     "check_limits",
     "check_name",
@@ -27,6 +30,7 @@ __all__ = (
 
 MAX_QUEUE = 100
 MAX_JOB_TYPE = 200
+MAX_KEY = 400
 MAX_RETRIES = 10_000
 MAX_PRIORITY = 30_000
 
@@ -74,6 +78,19 @@ def _check_json(value: object) -> None:
         skim(value)
     except (ValueError, RecursionError) as error:
         raise DefinitionError(f"a payload must be JSON as bytes, but is not: {error}") from error
+
+
+class Limited(msgspec.Struct, frozen=True):
+    """What a job with a limit or a rate brings with it: their keys, and their numbers in the code that enqueued it."""
+
+    limit_key: str | None = None
+    rate_key: str | None = None
+    concurrency: int | None = None
+    rate: int | None = None
+    per: float | None = None
+
+
+NOT_LIMITED = Limited()
 
 
 def check_limits(expires_in: object, deadline: object) -> None:
@@ -126,6 +143,8 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     """If the job has not completed so long after it was written, it fails for good."""
     unique: UniqueKey | None = None
     """Of a job with ``@job(unique=...)``; made by calling it."""
+    limited: Limited | None = None
+    """Of a job with a limit or a rate; a call of the job knows."""
 
     def __post_init__(self) -> None:
         check_name(self.job_type, "a job's name", MAX_JOB_TYPE)
@@ -151,7 +170,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_plain(self) -> bool:
         """Whether nothing special is asked for, so that the plain statements can write it."""
-        return self.unique is None and self.expires_in is None and self.deadline is None
+        return self.unique is None and self.limited is None and self.expires_in is None and self.deadline is None
 
     @property
     def limits(self) -> tuple[float | None, float | None]:
@@ -207,6 +226,7 @@ class NewJob(msgspec.Struct, frozen=True):
             "expires_in": expires_in,
             "deadline": deadline,
             **unique,
+            **msgspec.structs.asdict(asked.limited or NOT_LIMITED),
         }
 
     @staticmethod

@@ -7,6 +7,7 @@ import msgspec
 
 from litestar_jobs.define import Job, registered_jobs
 from litestar_jobs.errors import ConfigurationError
+from litestar_jobs.limits import check_shared
 from litestar_jobs.schedule import by_name
 
 __all__ = ("follow_ups", "select_jobs")
@@ -15,7 +16,7 @@ __all__ = ("follow_ups", "select_jobs")
 def select_jobs(jobs: Iterable[object] | None) -> dict[str, Job[Any, Any]]:
     """The jobs of an application by name: these, or all that are registered.
 
-    Raises :exc:`ConfigurationError` if two have one name, or schedules of two.
+    Raises :exc:`ConfigurationError` if two have one name, or schedules of two, or do not agree on a limit.
     """
     chosen: dict[str, Job[Any, Any]] = {}
     for each in registered_jobs() if jobs is None else map(_job, jobs):
@@ -26,6 +27,7 @@ def select_jobs(jobs: Iterable[object] | None) -> dict[str, Job[Any, Any]]:
                 'Give one of them a name of its own with @job(name="..."), or choose with JobsConfig(jobs=[...]).'
             )
     by_name(schedule for each in chosen.values() for schedule in each.schedules)
+    check_shared(each.gating for each in chosen.values() if each.gating is not None)
     return chosen
 
 

@@ -102,7 +102,7 @@ def _known(job_id: str) -> JobId:
 
 
 def _due(row: Record) -> Due | None:
-    return None if row["queue"] is None else (row["queue"], row["delay"])
+    return row["gate"] if row["queue"] is None else (row["queue"], row["delay"])
 
 
 def _json(objects: Iterable[dict[str, Any]]) -> str:

@@ -157,11 +157,11 @@ class Store:
     async def forget_progress(self) -> None:
         await self._fetch(self._sql["forget_progress"])
 
-    async def promote(self, at_most: int) -> tuple[int, float | None, dict[str, int]]:
-        """How many moved, seconds until the next one is due, and the limits of queues."""
+    async def promote(self, at_most: int) -> tuple[int, float | None, bool, dict[str, int]]:
+        """How many moved, seconds until the next one is due, whether some wait at gates, and the limits of queues."""
         (row,) = await self._fetch(self._sql["promote"], at_most, self._channel)
         limits: dict[str, int] = msgspec.json.decode(row["limits"] or b"{}")
-        return row["moved"], row["next_due"], limits
+        return row["moved"], row["next_due"], row["gated"], limits
 
     async def register(self, worker_id: UUID, hostname: str, pid: int, queues: Sequence[str], lease: float) -> None:
         await self._fetch(self._sql["register"], worker_id, hostname, pid, list(queues), lease)
@@ -199,7 +199,11 @@ class Store:
         return [row["id"] for row in await self._fetch(self._sql["undouble"])]
 
     async def wake(self, queues: Sequence[str]) -> None:
-        await self._notify(self._channel, [f"ready:{queue}" for queue in queues])
+        await self.tell([f"ready:{queue}" for queue in queues])
+
+    async def tell(self, messages: Sequence[str]) -> None:
+        """Notify workers, as ``notify.sql`` says."""
+        await self._notify(self._channel, messages)
 
     async def echo(self, word: str) -> None:
         await self._notify(self._channel, [f"echo:{word}"])

@@ -4,6 +4,7 @@ A hook is any callable that takes one of these events. Hooks are called in the e
 raises is logged and does not disturb the job.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
@@ -42,7 +43,10 @@ __all__ = (
     "Tracing",
     "WorkerStarted",
     "WorkerStopped",
+    "emitter",
 )
+
+logger = logging.getLogger("litestar_jobs")
 
 
 class WorkerStarted(msgspec.Struct, frozen=True):
@@ -256,6 +260,20 @@ Event: TypeAlias = (
     | ChoreFailed
 )
 Hook: TypeAlias = Callable[[Event], None]
+
+
+def emitter(hooks: Sequence[Hook]) -> Hook:
+    """Tells all of them, whatever one of them raises."""
+
+    def emit(event: Event) -> None:
+        for hook in hooks:
+            try:
+                hook(event)
+            except BaseException:
+                # Not the event itself: it may hold what a handler raised.
+                logger.exception("hook %r raised on %s", hook, type(event).__name__)
+
+    return emit
 
 
 class Tracing(Protocol):

@@ -146,7 +146,7 @@ def _check_job(name: str, what: object) -> None:
 def _check_plain(name: str, what: JobRequest | Job[Any, Any]) -> None:
     if not what.is_plain:
         raise DefinitionError(
-            f"step {name!r} is a job with unique, expires_in or deadline, which steps cannot have: it might never run, and "
+            f"step {name!r} is a job with unique, limit, rate, expires_in or deadline, which steps cannot have: it might never run, and "
             "those after it wait for it. Make it a job without, or let a step enqueue it."
         )
 

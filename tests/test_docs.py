@@ -23,6 +23,7 @@ import uvicorn
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
+from limited import INSTRUMENT, most_at_once
 from litestar_jobs import (
     Fixed,
     JobFilter,
@@ -35,7 +36,7 @@ from litestar_jobs import (
     define,
     errors,
 )
-from litestar_jobs.define import JobOptions
+from litestar_jobs.options import JobOptions
 from litestar_jobs.store import Store
 from litestar_jobs.testing import drained, ended, running, until
 
@@ -274,6 +275,20 @@ async def test_the_queues_example_pauses_and_resumes(example: Callable[[str], Mo
         await ended(client_of(shop), job_id)
     (resized,) = await store.queue_settings()
     assert (resized.paused_at, resized.concurrency) == (None, 2)
+
+
+async def test_the_limits_example_runs_and_keeps_its_limits(
+    example: Callable[[str], ModuleType], connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await connection.execute(INSTRUMENT)
+    shop = example("limits")
+    jobs = (shop.render, shop.bill, shop.collect, shop.refund)
+    async with running(shop.app):
+        await client_of(shop).enqueue_many([each(shop.Invoice(n % 2, "")) for n in range(10) for each in jobs])
+        await drained(client_of(shop))
+    most = await most_at_once(connection)
+    assert {key for key in most if most[key]} == {"render", "bill:0", "bill:1", "bank"}
+    assert all(most[key] <= limit for key, limit in {"render": 2, "bill:0": 1, "bill:1": 1, "bank": 5}.items())
 
 
 async def test_the_hook_example_counts(example: Callable[[str], ModuleType]) -> None:

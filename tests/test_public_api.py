@@ -16,8 +16,8 @@ HERE = Path(__file__).parent
 
 PUBLIC = """
 Cancel Cron Every Exponential Fail FailedJob Finished Fixed Job JobContext JobFilter JobId JobRequest JobRow JobStatus Jobs
-JobsClient JobsConfig JobsPlugin Never Retention RetryAfter Snooze StartedWorkflow StepRow Unique WorkerConfig Workflow
-WorkflowRow chain group job
+JobsClient JobsConfig JobsPlugin Limit Never Rate Retention RetryAfter Snooze StartedWorkflow StepRow Unique WorkerConfig
+Workflow WorkflowRow chain group job
 """
 
 

@@ -31,7 +31,9 @@ from litestar_jobs import (
     Jobs,
     JobsConfig,
     JobsPlugin,
+    Limit,
     Never,
+    Rate,
     Retention,
     Unique,
     WorkerConfig,
@@ -60,6 +62,10 @@ HOSTILE = [
 
 class Letter(Struct):
     text: str
+
+
+@job(limit=Limit(1), rate=Rate(100, per=1))
+async def limited() -> None: ...
 
 
 @job(max_retries=1, retry=Fixed(0))
@@ -200,6 +206,7 @@ async def test_a_role_that_may_only_enqueue_does_so_and_sees_nothing(
         own = await asyncpg.connect(role_dsn("enqueue"))
         async with own.transaction():
             await client.enqueue_with(own, work(Letter("x")))
+        await client.enqueue(limited())
         for refused in (client.get(job_id), client.cancel(job_id), client.retry(job_id)):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await refused
@@ -207,7 +214,7 @@ async def test_a_role_that_may_only_enqueue_does_so_and_sees_nothing(
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await own.execute(statement)
         await own.close()
-    assert await connection.fetchval("SELECT count(*) FROM litestar_jobs.job") == 306
+    assert await connection.fetchval("SELECT count(*) FROM litestar_jobs.job") == 307
 
 
 async def test_roles_do_with_workflows_what_they_may_do_with_jobs(
@@ -284,10 +291,11 @@ async def test_a_role_that_may_work_does_all_that_a_worker_does_and_cannot_chang
 
     dsn = role_dsn("work")
     alchemy = SQLAlchemyAsyncConfig(connection_string=dsn.replace("postgresql://", "postgresql+asyncpg://"))
-    plugin = plugin_at(dsn, jobs=[work, write, once], worker=WorkerConfig(lease=1))
+    plugin = plugin_at(dsn, jobs=[work, write, once, limited], worker=WorkerConfig(lease=1))
     async with running(Litestar(plugins=[SQLAlchemyPlugin(alchemy), plugin], logging_config=None)):
         client = plugin.client
         await ended(client, await client.enqueue(write(1)))
+        await ended(client, await client.enqueue(limited()))
         failed = await ended(client, await client.enqueue(work(Letter("fail"))))
         assert failed.attempts == 2
         await _leave_behind(connection)

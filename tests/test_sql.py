@@ -145,6 +145,7 @@ HOT: dict[str, tuple[Any, ...]] = {
     "progress": (SOME, list(range(COUNT)), [0.5] * COUNT, [None] * COUNT),
     "marks": (SOME,),
     "promote": (100, "channel"),
+    "admit": (["limit", "rate"], ["k1", "r"], SOME, "limit", "k", 200, '{"t": [2, 3, 60.0]}', "channel"),
     "renew": (WORKER, 15.0),
     "cancel_many": (SOME, "channel"),
     "lapse": (NOW, SOME[0], NOW, SOME[0], 1000, "channel", "{}", ["schedule"]),
@@ -181,7 +182,7 @@ CREATE TABLE crowd AS SELECT gen_random_uuid() AS id, n, n % 8 AS kind FROM gene
 INSERT INTO litestar_jobs.job (id, run_at, created_at, max_retries, priority, queue, job_type, payload)
 SELECT id, now(), now(), 3, 0, 'a', 't', '{}' FROM crowd;
 INSERT INTO litestar_jobs.ready (id, run_at, priority, attempts, queue)
-SELECT id, now(), 0, 0, 'a' FROM crowd WHERE kind > 3;
+SELECT id, now(), 0, 0, 'a' FROM crowd WHERE kind BETWEEN 4 AND 6;
 INSERT INTO litestar_jobs.held (id, run_at, priority, attempts, queue, reason)
 SELECT id, now(), 0, 0, 'a', 'workflow' FROM crowd WHERE kind = 3;
 INSERT INTO litestar_jobs.workflow (id, created_at, name) SELECT id, now(), 'w' FROM crowd WHERE kind = 1;
@@ -196,11 +197,19 @@ INSERT INTO litestar_jobs.running (id, token, started_at, worker_id, attempt, qu
 SELECT id, n, now(), gen_random_uuid(), 1, 'a' FROM crowd WHERE kind = 1;
 INSERT INTO litestar_jobs.finished (id, started_at, finished_at, attempts, status)
 SELECT id, now(), now(), 1, 'completed' FROM crowd WHERE kind = 2;
+INSERT INTO litestar_jobs.limited (id, limit_key, concurrency, rate_key, rate, per)
+SELECT id, 'k' || n % 5, 3, 'r', 60, 60 FROM crowd WHERE kind IN (1, 7);
+INSERT INTO litestar_jobs.held (id, run_at, priority, attempts, queue, reason, key)
+SELECT id, now(), 0, 0, 'a', reason, key FROM crowd JOIN litestar_jobs.limited USING (id) WHERE kind = 7;
+INSERT INTO litestar_jobs.gate (reason, key, turn, most, per)
+SELECT 'limit', 'k' || n, 1, 3, NULL FROM generate_series(0, 20000) AS n UNION ALL SELECT 'rate', 'r', 1, 60, 60;
+INSERT INTO litestar_jobs.pass (reason, key, id, passed_at)
+SELECT 'limit', 'k' || n % 5, id, now() FROM crowd WHERE kind = 1;
 INSERT INTO litestar_jobs.unique_key (key, id, until) SELECT id, id, 'finished' FROM crowd;
 """
 TABLES = (
     *("job", "ready", "scheduled", "running", "finished", "failure", "worker", "held", "unique_key"),
-    *("workflow", "step", "edge"),
+    *("workflow", "step", "edge", "limited", "gate", "pass"),
 )
 NO_AUTOVACUUM = ";".join(f"ALTER TABLE litestar_jobs.{table} SET (autovacuum_enabled = false)" for table in TABLES)
 LIE = """

@@ -22,7 +22,19 @@ from msgspec import Struct
 from msgspec import json as msgspec_json
 from uuid_utils.compat import uuid7
 
-from litestar_jobs import JobId, JobRequest, Jobs, JobsClient, JobsConfig, JobsPlugin, Unique, WorkerConfig, gather, job
+from litestar_jobs import (
+    FailedJob,
+    JobId,
+    JobRequest,
+    Jobs,
+    JobsClient,
+    JobsConfig,
+    JobsPlugin,
+    Unique,
+    WorkerConfig,
+    gather,
+    job,
+)
 from litestar_jobs.database import Database, Link
 from litestar_jobs.errors import AlreadyEnqueued, DefinitionError, EnqueueError
 from litestar_jobs.outcome import Failure, Settlement
@@ -256,6 +268,14 @@ def test_only_unique_says_that_a_job_is_unique() -> None:
 def test_a_periodic_job_is_told_how_to_not_overlap() -> None:
     with pytest.raises(DefinitionError, match=r'of_nothing.* is periodic.*overlap="skip"'):
         job(unique=Unique(by="job"), every=60)(of_nothing)
+
+
+def test_a_job_that_follows_a_failure_cannot_be_unique() -> None:
+    @job(unique=Unique(by="job"))
+    async def tell(payload: FailedJob) -> None: ...
+
+    with pytest.raises(DefinitionError, match=r"on_failure cannot be <Job 'tell'.*unique"):
+        job(on_failure=tell)(of_nothing)
 
 
 # What the caller is told.

@@ -5,9 +5,10 @@ GRANT USAGE ON SCHEMA litestar_jobs TO jobs_enqueue, jobs_work, jobs_read, jobs_
 GRANT SELECT ON litestar_jobs.migration TO jobs_enqueue, jobs_work, jobs_read, jobs_operate;
 
 -- Enqueue, and look at nothing, not even at what it has enqueued.
-GRANT INSERT ON litestar_jobs.job, litestar_jobs.ready, litestar_jobs.scheduled TO jobs_enqueue;
-GRANT INSERT ON litestar_jobs.workflow, litestar_jobs.step, litestar_jobs.edge, litestar_jobs.held TO jobs_enqueue;
+GRANT INSERT ON litestar_jobs.job, litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.held, litestar_jobs.limited,
+    litestar_jobs.workflow, litestar_jobs.step, litestar_jobs.edge TO jobs_enqueue;
 GRANT SELECT (run_at) ON litestar_jobs.job TO jobs_enqueue;
+GRANT SELECT (id, reason, key) ON litestar_jobs.held, litestar_jobs.limited TO jobs_enqueue;
 -- Of unique jobs also the ids of those before them, and in which state they are.
 GRANT SELECT (id) ON litestar_jobs.job, litestar_jobs.running, litestar_jobs.finished TO jobs_enqueue;
 GRANT SELECT, INSERT, UPDATE ON litestar_jobs.unique_key TO jobs_enqueue;
@@ -18,13 +19,14 @@ GRANT SELECT ON ALL TABLES IN SCHEMA litestar_jobs TO jobs_work;
 GRANT INSERT, DELETE ON litestar_jobs.job, litestar_jobs.failure TO jobs_work;
 GRANT INSERT, UPDATE, DELETE ON litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.running,
     litestar_jobs.finished, litestar_jobs.held, litestar_jobs.suspect, litestar_jobs.worker, litestar_jobs.schedule,
-    litestar_jobs.progress, litestar_jobs.unique_key, litestar_jobs.workflow, litestar_jobs.step, litestar_jobs.edge
-    TO jobs_work;
+    litestar_jobs.progress, litestar_jobs.unique_key, litestar_jobs.limited, litestar_jobs.gate, litestar_jobs.pass,
+    litestar_jobs.workflow, litestar_jobs.step, litestar_jobs.edge TO jobs_work;
 GRANT UPDATE (snoozes, expires_at, deadline_at) ON litestar_jobs.job TO jobs_work;
 GRANT USAGE ON SEQUENCE litestar_jobs.token TO jobs_work;
 
 -- Replace: what enqueues and works needs this too if unique jobs replace or reschedule those that are pending.
 GRANT SELECT, INSERT, DELETE ON litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.held TO jobs_replace;
+GRANT SELECT, INSERT, UPDATE, DELETE ON litestar_jobs.limited TO jobs_replace;
 GRANT SELECT, UPDATE (payload, queue, priority, max_retries, run_at, expires_at, deadline_at) ON litestar_jobs.job TO jobs_replace;
 
 -- Read: payloads, errors and tracebacks too.
@@ -36,7 +38,7 @@ GRANT INSERT, UPDATE, DELETE ON litestar_jobs.finished, litestar_jobs.ready, lit
     TO jobs_operate;
 GRANT UPDATE, DELETE ON litestar_jobs.running TO jobs_operate;
 GRANT UPDATE (queue, priority, snoozes, expires_at, deadline_at), DELETE ON litestar_jobs.job TO jobs_operate;
-GRANT DELETE ON litestar_jobs.failure TO jobs_operate;
+GRANT DELETE ON litestar_jobs.failure, litestar_jobs.limited TO jobs_operate;
 -- When a step of a workflow is cancelled, others go on: what they take over is written with their jobs.
 GRANT UPDATE ON litestar_jobs.workflow, litestar_jobs.step TO jobs_operate;
 GRANT INSERT ON litestar_jobs.job, litestar_jobs.failure TO jobs_operate;

@@ -8,6 +8,7 @@ import click
 from litestar.cli._utils import LitestarGroup
 
 from litestar_jobs.cli.bulk import delete, move, reprioritise
+from litestar_jobs.cli.limits import limits
 from litestar_jobs.cli.listing import list_jobs
 from litestar_jobs.cli.moves import cancel, retry
 from litestar_jobs.cli.prune import prune
@@ -28,5 +29,5 @@ def jobs_group() -> None:
 
 for command in (init, upgrade, downgrade, check, sql, worker, list_jobs, show, retry, cancel, schedules):
     jobs_group.add_command(command)
-for command in (delete, move, reprioritise, prune, queues, workflows, workflow):
+for command in (delete, move, reprioritise, prune, queues, limits, workflows, workflow):
     jobs_group.add_command(command)

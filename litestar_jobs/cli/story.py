@@ -29,6 +29,8 @@ HELD = {
     "suspect": "It is held, since it was lost with its process more than once and may be what ends them. A worker lets "
     "it run when no other such job runs.",
     "workflow": "It is a step of a workflow and waits for those before it.",
+    "limit": "It waits for a slot of the limit {key!r}: litestar jobs limits",
+    "rate": "It waits until the rate {key!r} lets it start: litestar jobs limits",
 }
 """What is waited for, by the reason why a job is held."""
 
@@ -60,7 +62,8 @@ async def _story(plugin: OperatedPlugin, job_id: UUID) -> Story | None:
             return None
         held = await store.held(job_id)
         if held is not None:
-            coming = HELD.get(held, f"It is held: {held}.")
+            reason, _, key = held.partition(":")
+            coming = HELD.get(reason, "It is held: {reason}.").format(reason=reason, key=key)
         else:
             paused = job.queue in {each.name for each in await store.queue_settings() if each.paused_at is not None}
             coming = _what_next(job, plugin.jobs.keys(), await store.workers(), is_paused=paused)

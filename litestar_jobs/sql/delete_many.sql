@@ -9,5 +9,7 @@ WITH gone AS (
     DELETE FROM litestar_jobs.job WHERE id = ANY (ARRAY(SELECT id FROM gone))
 ), noted AS (
     DELETE FROM litestar_jobs.failure WHERE id = ANY (ARRAY(SELECT id FROM gone))
+), limited AS (
+    DELETE FROM litestar_jobs.limited WHERE id = ANY (ARRAY(SELECT id FROM gone))
 )
 SELECT id FROM gone

@@ -4,7 +4,8 @@
 -- $3 the newest slot that is decided by this · $4 whether it must not overlap: then no job is written while one is
 -- unfinished · $5 queue · $6 job type · $7 payload, JSON text · $8 priority · $9 max_retries
 -- $10 job ids · $11 their slots, in order · $12 trace ids · $13 headers, JSON text · $14 channel to notify
--- $15, $16 expires_in and deadline, in seconds or NULL.
+-- $15, $16 expires_in and deadline, in seconds or NULL
+-- $17, $18 keys of its limit and its rate · $19 its concurrency · $20 so many starts in $21 seconds; NULL without.
 -- In ready, a job's time is now: behind a slot of some seconds ago others may have been claimed already.
 -- Answers whether a job was unfinished; nothing if another process had the turn.
 WITH seen AS MATERIALIZED (
@@ -33,8 +34,17 @@ WITH seen AS MATERIALIZED (
      CROSS JOIN unnest($10::uuid[], $11::timestamptz[], $12::text[], $13::text[]) AS new(id, slot, trace_id, headers)
      WHERE NOT busy
     RETURNING id, queue, priority
+), gated AS (
+    INSERT INTO litestar_jobs.limited (id, limit_key, rate_key, concurrency, rate, per)
+    SELECT id, $17::text, $18::text, $19::int, $20::int, $21::float8 FROM written
+     WHERE COALESCE($17::text, $18::text) IS NOT NULL
+    RETURNING id, reason, key
+), kept AS (
+    INSERT INTO litestar_jobs.held (id, queue, priority, run_at, attempts, reason, key)
+    SELECT id, queue, priority, statement_timestamp(), 0, reason, key FROM written JOIN gated USING (id)
 ), now AS (
     INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
-    SELECT id, queue, priority, statement_timestamp(), 0 FROM written
+    SELECT id, queue, priority, statement_timestamp(), 0 FROM written WHERE COALESCE($17::text, $18::text) IS NULL
 )
-SELECT busy, (SELECT pg_notify($14::text, 'ready:' || queue)::text FROM written LIMIT 1) AS told FROM decided
+SELECT busy, (SELECT pg_notify($14::text, COALESCE(reason || ':' || key, 'ready:' || queue))::text
+                FROM written LEFT JOIN gated USING (id) LIMIT 1) AS told FROM decided

@@ -4,9 +4,16 @@
 WITH gone AS (
     DELETE FROM litestar_jobs.running WHERE worker_id = $1::uuid AND token <> ALL ($2::bigint[])
     RETURNING id, attempt, queue
+), back AS MATERIALIZED (
+    SELECT gone.id, gone.queue, job.priority, job.run_at, gone.attempt - 1 AS attempts, l.reason, l.key
+      FROM gone JOIN litestar_jobs.job USING (id) LEFT JOIN LATERAL (
+        SELECT reason, key FROM litestar_jobs.limited WHERE limited.id = gone.id OFFSET 0) AS l ON true
+     WHERE job.id = ANY (ARRAY(SELECT id FROM gone))
+), now AS (
+    INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
+    SELECT id, queue, priority, statement_timestamp(), attempts FROM back WHERE key IS NULL
+), kept AS (
+    INSERT INTO litestar_jobs.held (id, queue, priority, run_at, attempts, reason, key)
+    SELECT id, queue, priority, run_at, attempts, reason, key FROM back WHERE key IS NOT NULL
 )
-INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
-SELECT gone.id, gone.queue, job.priority, statement_timestamp(), gone.attempt - 1
-  FROM gone JOIN litestar_jobs.job USING (id)
- WHERE job.id = ANY (ARRAY(SELECT id FROM gone))
-RETURNING id
+SELECT id FROM back

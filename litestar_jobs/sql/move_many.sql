@@ -14,7 +14,8 @@ WITH later AS (
 ), kept AS (
     DELETE FROM litestar_jobs.held
      WHERE id = ANY (ARRAY(SELECT id FROM litestar_jobs.held WHERE id = ANY ($1::uuid[]) FOR UPDATE SKIP LOCKED))
-    RETURNING id, run_at, COALESCE($3::smallint, priority) AS priority, attempts, COALESCE($2::text, queue) AS queue, reason
+    RETURNING id, run_at, COALESCE($3::smallint, priority) AS priority, attempts, COALESCE($2::text, queue) AS queue, reason,
+              key
 ), later_again AS (
     INSERT INTO litestar_jobs.scheduled (id, run_at, priority, attempts, queue)
     SELECT id, run_at, priority, attempts, queue FROM later
@@ -22,8 +23,8 @@ WITH later AS (
     INSERT INTO litestar_jobs.ready (id, run_at, priority, attempts, queue)
     SELECT id, run_at, priority, attempts, queue FROM now
 ), kept_again AS (
-    INSERT INTO litestar_jobs.held (id, run_at, priority, attempts, queue, reason)
-    SELECT id, run_at, priority, attempts, queue, reason FROM kept
+    INSERT INTO litestar_jobs.held (id, run_at, priority, attempts, queue, reason, key)
+    SELECT id, run_at, priority, attempts, queue, reason, key FROM kept
 ), moved AS MATERIALIZED (
     SELECT id, NULL AS queue FROM later UNION ALL SELECT id, queue FROM now UNION ALL SELECT id, NULL FROM kept
 ), asked AS (

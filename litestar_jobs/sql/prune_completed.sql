@@ -22,6 +22,8 @@ WITH seen AS MATERIALIZED (
     DELETE FROM litestar_jobs.job WHERE id = ANY (ARRAY(SELECT id FROM gone))
 ), noted AS (
     DELETE FROM litestar_jobs.failure WHERE id = ANY (ARRAY(SELECT id FROM gone))
+), limited AS (
+    DELETE FROM litestar_jobs.limited WHERE id = ANY (ARRAY(SELECT id FROM gone))
 )
 SELECT (SELECT count(*) FROM seen) AS seen, (SELECT id FROM seen ORDER BY id DESC LIMIT 1) AS last,
        (SELECT count(*) FROM gone) AS gone

@@ -15,5 +15,7 @@ WITH expired AS MATERIALIZED (
     DELETE FROM litestar_jobs.job WHERE id = ANY (ARRAY(SELECT id FROM gone))
 ), noted AS (
     DELETE FROM litestar_jobs.failure WHERE id = ANY (ARRAY(SELECT id FROM gone))
+), limited AS (
+    DELETE FROM litestar_jobs.limited WHERE id = ANY (ARRAY(SELECT id FROM gone))
 )
 SELECT count(*) AS gone, max(finished_at) AS last FROM gone

@@ -2,7 +2,7 @@
 -- $1 grace beyond a deadline, in seconds · $2 channel to notify · $3 what follows a failed job, and $4 what its headers do not
 -- inherit, as in settle.sql.
 -- A job that is lost with its process a second time is a suspect: it may be what ends them, so it is held, until
--- release.sql lets it run without another suspect beside it.
+-- release.sql lets it run without another suspect beside it. Others with a limit or a rate wait at their first gate.
 -- Rows that a transaction is finishing at this moment are skipped; a later call sees what became of them.
 WITH dead AS (
     DELETE FROM litestar_jobs.worker
@@ -18,10 +18,12 @@ WITH dead AS (
     DELETE FROM litestar_jobs.running WHERE id = ANY (ARRAY(SELECT id FROM lost))
     RETURNING id, attempt, queue, started_at, worker_id, deadline
 ), seen AS MATERIALIZED (
-    SELECT gone.*, job.priority, job.job_type, job.trace_id, gone.attempt > job.max_retries AS was_last,
+    SELECT gone.*, job.priority, job.run_at, job.job_type, job.trace_id, l.reason, l.key,
+           gone.attempt > job.max_retries AS was_last,
            COALESCE(gone.deadline < statement_timestamp() - make_interval(secs => $1::float8), false) AS overdue,
            (SELECT count(*) FROM litestar_jobs.failure f WHERE f.id = gone.id AND f.error_type = 'WorkerLost') AS before
-      FROM gone JOIN litestar_jobs.job USING (id)
+      FROM gone JOIN litestar_jobs.job USING (id) LEFT JOIN LATERAL (
+        SELECT reason, key FROM litestar_jobs.limited WHERE limited.id = gone.id OFFSET 0) AS l ON true
      WHERE job.id = ANY (ARRAY(SELECT id FROM gone))
 ), judged AS MATERIALIZED (
     SELECT *, before > 0 AND NOT overdue AND NOT was_last AS suspect,
@@ -38,12 +40,14 @@ WITH dead AS (
     INSERT INTO litestar_jobs.finished (id, status, attempts, started_at, finished_at, worker_id)
     SELECT id, 'failed', attempt, started_at, statement_timestamp(), worker_id FROM judged WHERE was_last
 ), kept AS (
-    INSERT INTO litestar_jobs.held (id, queue, priority, run_at, attempts, reason)
-    SELECT id, queue, priority, statement_timestamp(), attempt, 'suspect' FROM judged WHERE suspect
+    INSERT INTO litestar_jobs.held (id, queue, priority, run_at, attempts, reason, key)
+    SELECT id, queue, priority, CASE WHEN suspect THEN statement_timestamp() ELSE run_at END, attempt,
+           CASE WHEN suspect THEN 'suspect' ELSE reason END, CASE WHEN NOT suspect THEN key END
+      FROM judged WHERE suspect OR NOT was_last AND key IS NOT NULL
 ), again AS (
     INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
-    SELECT id, queue, priority, statement_timestamp(), attempt FROM judged WHERE NOT was_last AND NOT suspect
-    RETURNING queue
+    SELECT id, queue, priority, statement_timestamp(), attempt FROM judged
+     WHERE NOT was_last AND NOT suspect AND key IS NULL
 ), follows AS MATERIALIZED (
     SELECT litestar_jobs.new_id() AS id, $3::jsonb -> job.job_type AS next, job.trace_id,
            CASE WHEN jsonb_typeof(job.headers) = 'object' THEN job.headers - $4::text[] END AS headers,
@@ -64,8 +68,10 @@ WITH dead AS (
     INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
     SELECT id, queue, priority, run_at, 0 FROM follow
 ), told AS MATERIALIZED (
-    SELECT pg_notify($2::text, 'ready:' || queue)
-      FROM (SELECT queue FROM again UNION SELECT queue FROM follow) AS queues
+    SELECT pg_notify($2::text, message)
+      FROM (SELECT COALESCE(reason || ':' || key, 'ready:' || queue) AS message FROM judged WHERE NOT was_last AND NOT suspect
+            UNION
+            SELECT 'ready:' || queue FROM follow) AS news
 )
 SELECT id, job_type, queue, attempt, trace_id, worker_id, was_last, overdue, suspect,
        (SELECT count(*) FROM told) AS told

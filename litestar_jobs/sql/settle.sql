@@ -4,6 +4,7 @@
 -- three; 'expired' and 'overdue' end a job, as cancelled and as failed, of which this attempt was never begun · $5 error types (NULL: nothing failed) · $6 messages · $7 tracebacks
 -- $8 channel to notify of jobs that may run at once · $9 what follows a failed job: JSON object of job types to job_type,
 -- queue, priority and max_retries of another job · $10 what its headers do not inherit.
+-- One with a limit or a rate waits at its first gate; without a delay it has its old place there.
 -- Answers the ids that moved; the others had lost their lease.
 -- job.id = ANY(ARRAY(...)): by the primary key, whatever the statistics say, as in claim.sql.
 WITH outcome AS MATERIALIZED (
@@ -26,9 +27,10 @@ WITH outcome AS MATERIALIZED (
     SELECT id, becomes, attempts, started_at, statement_timestamp(), worker_id
       FROM settled WHERE becomes IN ('failed', 'cancelled')
 ), again AS MATERIALIZED (
-    SELECT settled.id, settled.queue, job.priority, settled.delay > 0 AS waits,
+    SELECT settled.id, settled.queue, job.priority, settled.delay > 0 AS waits, job.run_at AS asked_at, l.reason, l.key,
            statement_timestamp() + make_interval(secs => settled.delay) AS run_at, settled.attempts
-      FROM settled JOIN litestar_jobs.job USING (id)
+      FROM settled JOIN litestar_jobs.job USING (id) LEFT JOIN LATERAL (
+        SELECT reason, key FROM litestar_jobs.limited WHERE limited.id = settled.id OFFSET 0) AS l ON true
      WHERE verdict IN ('retry', 'release', 'snooze') AND job.id = ANY (ARRAY(SELECT id FROM settled))
 ), snoozed AS (
     UPDATE litestar_jobs.job SET snoozes = LEAST(snoozes + 1, 32767)
@@ -38,7 +40,10 @@ WITH outcome AS MATERIALIZED (
     SELECT id, queue, priority, run_at, attempts FROM again WHERE waits
 ), now AS (
     INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
-    SELECT id, queue, priority, run_at, attempts FROM again WHERE NOT waits
+    SELECT id, queue, priority, run_at, attempts FROM again WHERE NOT waits AND key IS NULL
+), kept AS (
+    INSERT INTO litestar_jobs.held (id, queue, priority, run_at, attempts, reason, key)
+    SELECT id, queue, priority, asked_at, attempts, reason, key FROM again WHERE NOT waits AND key IS NOT NULL
 ), follows AS MATERIALIZED (
     SELECT litestar_jobs.new_id() AS id, $9::jsonb -> job.job_type AS next, job.trace_id,
            CASE WHEN jsonb_typeof(job.headers) = 'object' THEN job.headers - $10::text[] END AS headers,
@@ -59,7 +64,9 @@ WITH outcome AS MATERIALIZED (
     INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
     SELECT id, queue, priority, run_at, 0 FROM follow
 ), told AS MATERIALIZED (
-    SELECT pg_notify($8::text, 'ready:' || queue)
-      FROM (SELECT queue FROM again WHERE NOT waits UNION SELECT queue FROM follow) AS queues
+    SELECT pg_notify($8::text, message)
+      FROM (SELECT COALESCE(reason || ':' || key, 'ready:' || queue) AS message FROM again WHERE NOT waits
+            UNION
+            SELECT 'ready:' || queue FROM follow) AS news
 )
 SELECT id, (SELECT count(*) FROM told) AS told FROM settled

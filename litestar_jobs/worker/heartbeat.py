@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from litestar_jobs.database import UNAVAILABLE, Database, Link
+from litestar_jobs.database import UNAVAILABLE, Database, Link, may_have_been_written
 from litestar_jobs.store import Statements, Store
 
 __all__ = ("RENEWALS", "Heartbeat")
@@ -69,8 +69,10 @@ class Heartbeat:
                 await store.deregister(self.worker_id)
             else:
                 self._tell(self._on_lost, lost)
-        except UNAVAILABLE:
-            pass  # the row expires by itself
+        except Exception as error:
+            if not (isinstance(error, UNAVAILABLE) or may_have_been_written(error)):
+                raise
+            # Nobody answered: the row expires by itself.
         finally:
             await link.close()
             self._tell(self._ended.set)

@@ -31,17 +31,20 @@ class Ear:
         listener: Listener,
         *,
         watched: Callable[[list[UUID]], None],
+        gated: Callable[[str, str], None],
         cancelled: Callable[[list[int]], None],
         opened: Callable[[], None],
         broken: Callable[[], None],
         deaf: Callable[[], None],
     ) -> None:
-        """``watched`` hears of jobs that somebody watches, ``cancelled`` of tokens that are void. ``opened`` is called
-        when a connection listens: of what came before, nothing is known. ``broken`` is called when one that heard does not
-        any more, and has to be replaced; ``deaf``, once, when a new one does not hear."""
+        """``watched`` hears of jobs that somebody watches, ``gated`` of gates at which jobs wait, ``cancelled`` of tokens that
+        are void. ``opened`` is called when a connection listens: of what came before, nothing is known. ``broken`` is
+        called when one that heard does not any more, and has to be replaced; ``deaf``, once, when a new one does not
+        hear."""
         self._channel = channel
         self._listener = listener
         self._watched = watched
+        self._gated = gated
         self._cancelled = cancelled
         self._opened = opened
         self._broken = broken
@@ -90,6 +93,8 @@ class Ear:
         elif kind == "due":
             with suppress(ValueError):  # whoever may connect to the database may notify, of anything
                 self._listener(set(), float(detail))
+        elif kind in {"limit", "rate"}:
+            self._gated(kind, detail)
         elif kind == "echo" and detail == self._word:
             self._answered = True
         elif kind == "watch":

@@ -6,7 +6,7 @@ What it does not do: install signal handlers, open engines, or know who started 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
@@ -21,12 +21,12 @@ from litestar_jobs.database import COMMAND_TIMEOUT, Database, Link, may_have_bee
 from litestar_jobs.define import Job
 from litestar_jobs.durations import seconds
 from litestar_jobs.enqueue import JobsClient
+from litestar_jobs.gates import Gates
 from litestar_jobs.inject import Plan, SessionFactory
 from litestar_jobs.outcome import Interrupted, Lost, Outcome
 from litestar_jobs.select import follow_ups
 from litestar_jobs.store import Claimed, Statements, Store
 from litestar_jobs.telemetry import (
-    Event,
     Hook,
     LeaseEnded,
     ListenerDeaf,
@@ -34,7 +34,9 @@ from litestar_jobs.telemetry import (
     Tracing,
     WorkerStarted,
     WorkerStopped,
+    emitter,
 )
+from litestar_jobs.worker.admit import Admitter
 from litestar_jobs.worker.attend import Attendant
 from litestar_jobs.worker.chore import Chore
 from litestar_jobs.worker.claim import Claimer
@@ -89,7 +91,7 @@ class Worker:
         self._sql = statements
         self._sessions = {name: sessions[name] for plan in plans.values() for name in plan.sessions}
         self._client = client
-        self._hooks = hooks
+        self._emit = emitter(hooks)
         self._keep = keep
         self._lease = seconds(config.lease, "lease")
         self._poll = seconds(config.poll_interval, "poll_interval")
@@ -110,9 +112,8 @@ class Worker:
                 await check_way(self._chores.fetch, self._sql, self._known_as, self._listens_at)
             await self._promoter.step()  # opens the connection that listens
             undo.callback(self._client.listen(self._hear, self._hear_cancelled))
-            for chore in (self._finisher, self._follower, self._reporter, *self._beside, self._watches):
+            for chore in (self._finisher, self._follower, self._reporter, *self._beside, self._watches, self._claims):
                 chore.start()
-            self._claims.start()
             self._undo = undo.pop_all()
         self._emit(WorkerStarted(self._known_as, self.queues, self._config.concurrency))
 
@@ -123,6 +124,7 @@ class Worker:
             self._sql.channel,
             hear,
             watched=self._hear_watched,
+            gated=self._hear_gated,
             cancelled=self._hear_cancelled,
             opened=self._hear_nothing,
             broken=self._hear_elsewhere,
@@ -140,7 +142,7 @@ class Worker:
         self._claims_store = Store(claims.fetch, self._sql)
         self._claimer = Claimer(self._claims_store, self.queues, self._timeouts, largest=self._largest)
         self._reporter = Reporter(store, emit)
-        changed, follow_ups = self._reporter.changed, self._follow_ups
+        changed, follow_ups = self._changed, self._follow_ups
         self._follower = Follower(Course(chores, self._sql), hear, emit, changed, lease)
         self._finisher = Finisher(writes, hear, emit, changed, follow_ups=follow_ups, ended=self._follower.finished)
         self._slots = Slots(self._config.concurrency, self._executor.run, self._ended, report=self._reporter.progress)
@@ -154,7 +156,8 @@ class Worker:
             hears=lambda: ear.hears,
             pause=lease / RENEWALS,
         )
-        self._promoter = Promoter(store, self._poll, self._limit)
+        self._admitter = Admitter(Gates(chores.fetch, self._sql), self._jobs, emit)
+        self._promoter = Promoter(store, self._poll, self._limit, self._admitter.found)
         unpaused, ended = self._claimer.unpaused, self._follower.ended
         self._rescuer = Rescuer(store, unpaused, lease, emit, follow_ups=follow_ups, ended=ended)
         schedules = [schedule for job in self._jobs.values() for schedule in job.schedules]
@@ -167,6 +170,7 @@ class Worker:
             Chore("prune", Pruner(prunes, self._sql, self._keep, emit).step, emit),
             Chore("fire", firing.step, emit),
             self._promotes,
+            self._admitter,
             Chore("rescue", self._rescue, emit),
             Chore("listen", lambda: ear.check(writes.echo), emit),
             self._leases,
@@ -174,8 +178,7 @@ class Worker:
         self._heartbeat: Heartbeat | None = None
         self._hands_back_at = NEVER
         self._own_sessions = OwnSessions(self._sessions, self._sql, self._executor.own_sessions)
-        self._stopping = self._hurried = False
-        self._patience: asyncio.Timeout | None = None
+        self._stopping = False
 
     @property
     def worker_id(self) -> UUID | None:
@@ -190,7 +193,7 @@ class Worker:
         interrupted = self._give_back(self._slots.take_back())
         if timeout is None:
             timeout = seconds(self._config.shutdown_timeout, "shutdown_timeout")
-        ended = await self._let_end(timeout)
+        ended = await self._slots.let_end(timeout)
         await self._watches.stop()
         if not ended:
             interrupted += await self._attendant.interrupt()
@@ -205,9 +208,7 @@ class Worker:
 
     def hurry(self) -> None:
         """Stop without patience: running jobs are cancelled and handed back now."""
-        self._hurried = True
-        if self._patience is not None and not self._patience.expired():
-            self._patience.reschedule(0)
+        self._slots.hurry()
 
     # The chores. Each answers when it wants to run next.
 
@@ -275,6 +276,14 @@ class Worker:
     def _hear_watched(self, ids: list[UUID]) -> None:
         self._reporter.watched(ids)
 
+    def _hear_gated(self, kind: str, key: str) -> None:
+        self._admitter.told(kind, key)
+
+    def _changed(self, some: Iterable[UUID]) -> None:
+        """The ends of these are written."""
+        self._reporter.changed(ids := list(some))
+        self._admitter.changed(ids)
+
     def _hear_cancelled(self, tokens: list[int] | None = None) -> None:
         """These jobs, or some, were cancelled."""
         if self._attendant.hint(tokens):
@@ -301,6 +310,7 @@ class Worker:
         self._promotes.wake()
 
     def _ended(self, job: Claimed, outcome: Outcome) -> None:
+        self._admitter.ending(job, outcome)
         self._finisher.put(job, outcome)
         if self._slots.room() and self._claimer.pause() == 0:
             self._claims.wake()
@@ -324,24 +334,6 @@ class Worker:
             self._finisher.put(job, Interrupted())
         return len(jobs)
 
-    async def _let_end(self, timeout: float) -> bool:
-        """Wait until nothing runs. False if something still does after the time, or once there is no more time."""
-        try:
-            async with asyncio.timeout(0 if self._hurried else timeout) as self._patience:
-                return await self._slots.wait()
-        except TimeoutError:
-            return False
-        finally:
-            self._patience = None
-
     async def _leave(self) -> None:
         if self._heartbeat is not None:
             await self._heartbeat.stop()
-
-    def _emit(self, event: Event) -> None:
-        for hook in self._hooks:
-            try:
-                hook(event)
-            except BaseException:
-                # Not the event itself: it may hold what a handler raised.
-                logger.exception("hook %r raised on %s", hook, type(event).__name__)

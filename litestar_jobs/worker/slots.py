@@ -73,6 +73,8 @@ class Slots:
         self._ended = ended
         self._prefetch = Prefetch(concurrency)
         self._running: set[Attempt] = set()
+        self._hurried = False
+        self._patience: asyncio.Timeout | None = None
         self._at_hand: deque[Claimed] = deque()
         self._last_start = time.monotonic()
         self._loop = asyncio.get_running_loop()
@@ -148,6 +150,22 @@ class Slots:
         tasks = [attempt.task for attempt in self._running if attempt.task is not None]
         _, pending = await asyncio.wait(tasks, timeout=timeout)
         return not pending
+
+    async def let_end(self, timeout: float) -> bool:
+        """Wait until nothing runs, for as long as there is time: until somebody is in a hurry. Whether it is so."""
+        try:
+            async with asyncio.timeout(0 if self._hurried else timeout) as self._patience:
+                return await self.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._patience = None
+
+    def hurry(self) -> None:
+        """There is no more time for anything to end by itself."""
+        self._hurried = True
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(0)
 
     def silent(self) -> list[Attempt]:
         """Attempts whose tasks have ended and could not say so."""

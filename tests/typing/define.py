@@ -22,7 +22,9 @@ from litestar_jobs import (
     JobContext,
     JobRequest,
     Jobs,
+    Limit,
     Never,
+    Rate,
     Snooze,
     Unique,
     job,
@@ -296,3 +298,20 @@ async def with_a_class_for_a_policy(payload: Mail) -> None: ...
 
 
 job("mails")  # type: ignore[call-overload]
+
+
+# Limits and rates.
+
+
+@job(limit=Limit(2, by="to"), rate=Rate(60, per=timedelta(minutes=1), key="smtp"))
+async def limited(payload: Mail) -> None: ...
+
+
+assert_type(limited, Job[Mail, None])
+Limit(concurrency=1, key="smtp", by=lambda mail: mail.to)
+Rate(1, per=0.5)
+Limit()  # type: ignore[call-arg]
+Limit(1, "smtp")  # type: ignore[call-arg]
+Limit("1")  # type: ignore[arg-type]
+Limit(1, by=5)  # type: ignore[arg-type]
+Rate(1)  # type: ignore[call-arg]
