@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -401,14 +401,14 @@ async def test_commits_that_come_together_are_told_in_few_notifications(
     dsn: str, direct_dsn: str, client: JobsClient
 ) -> None:
     async with listening(direct_dsn) as heard, async_engine(plus(dsn, "asyncpg"), pool_size=10) as engine:
-        told_later = client._store.wake
-        waked: list[list[str]] = []
+        told_later = client._store.tell
+        waked: list[Sequence[str]] = []
 
-        async def counted(queues: list[str]) -> None:
-            waked.append(queues)
-            await told_later(queues)
+        async def counted(messages: Sequence[str]) -> None:
+            waked.append(messages)
+            await told_later(messages)
 
-        client._store.wake = counted  # type: ignore[method-assign,assignment]
+        client._store.tell = counted  # type: ignore[method-assign]
 
         async def create(number: int) -> None:
             async with AsyncSession(engine) as session, session.begin():
