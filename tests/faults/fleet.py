@@ -134,11 +134,11 @@ class Events:
         """How attempts ended."""
         return Counter(heard.outcome or "" for heard in self.of("AttemptEnded"))
 
-    async def wait_for_end(self, job_id: UUID, within: float = 30) -> Heard:
-        """How the job's attempt ended, once one has."""
+    async def wait_for_end(self, job_id: UUID, pid: int | None = None, within: float = 30) -> Heard:
+        """How the job's attempt ended (in this process), once one has."""
 
         async def look() -> Heard | None:
-            return next(iter(self.of("AttemptEnded", job_id=job_id)), None)
+            return next(iter(self.of("AttemptEnded", pid=pid, job_id=job_id)), None)
 
         return await until(look, within, f"job {job_id} does not end")
 

@@ -110,11 +110,11 @@ async def test_a_zombie_writes_nothing_and_learns_what_it_is(world: World, tmp_p
         (tmp_path / "go").touch()
         await world.events.wait_for_end(job_id)
         zombie.signal(signal.SIGCONT)
-        await world.events.wait_for("AttemptEnded", pid=zombie.pid, job_id=job_id)
+        await world.events.wait_for_end(job_id, zombie.pid)
     else:
         zombie.signal(signal.SIGCONT)
         await world.events.wait_for("LeaseEnded", pid=zombie.pid)
-        await world.events.wait_for("AttemptEnded", pid=zombie.pid, job_id=job_id)
+        await world.events.wait_for_end(job_id, zombie.pid)
         (tmp_path / "go").touch()
     await world.judged()
     assert [end.outcome for end in world.events.of("AttemptEnded", pid=zombie.pid, job_id=job_id)] == ["Lost"]
