@@ -321,7 +321,7 @@ async def start(dsn: str) -> AsyncIterator[Callable[[], Any]]:
     processes: list[Process] = []
 
     async def started() -> None:
-        tests = str(Path(__file__).parent)
+        tests = str(Path(__file__).parent.parent)
         words = ("-m", "litestar", "--app-dir", tests, "--app", "cli_app:create_app", "jobs", "worker")
         surroundings = {**os.environ, "LITESTAR_JOBS_DSN": dsn}
         processes.append(

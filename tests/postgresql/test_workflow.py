@@ -572,7 +572,16 @@ async def test_a_worker_that_is_killed_between_an_end_and_what_follows_is_follow
 
 
 async def start_process(dsn: str, log: Path) -> Process:
-    words = ("-m", "litestar", "--app-dir", str(Path(__file__).parent), "--app", "cli_app:create_app", "jobs", "worker")
+    words = (
+        "-m",
+        "litestar",
+        "--app-dir",
+        str(Path(__file__).parent.parent),
+        "--app",
+        "cli_app:create_app",
+        "jobs",
+        "worker",
+    )
     with log.open("wb") as file:
         return await create_subprocess_exec(
             sys.executable,

@@ -1,6 +1,6 @@
 """Limits and rates, with workers: no more at once, no more in a time, in order, each key in its turn.
 
-What the statements promise, whatever moves, is in ``tests/test_limit_moves.py``.
+What the statements promise, whatever moves, is in ``test_limit_moves.py``.
 """
 
 import asyncio
@@ -274,7 +274,7 @@ async def _process(dsn: str, log: Path) -> Process:
         "-m",
         "litestar",
         "--app-dir",
-        str(Path(__file__).parent),
+        str(Path(__file__).parent.parent),
         "--app",
         "limits_app:create_app",
         "jobs",

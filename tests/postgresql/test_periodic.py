@@ -566,7 +566,7 @@ async def test_processes_that_are_killed_leave_no_slot_out_and_fire_none_twice(
 
 
 async def _start(dsn: str, log: Path) -> Process:
-    words = ("-m", "litestar", "--app-dir", str(Path(__file__).parent), "--app", "periodic_app:create_app")
+    words = ("-m", "litestar", "--app-dir", str(Path(__file__).parent.parent), "--app", "periodic_app:create_app")
     with log.open("wb") as file:
         return await create_subprocess_exec(
             sys.executable,
