@@ -1,10 +1,10 @@
 -- Settle every other end of an attempt, where the token still is the right one.
--- $1 ids · $2 tokens · $3 verdicts: 'failed' and 'cancelled' end the job, 'retry' counts the attempt and runs it
--- again, 'release' does not count it, and neither does 'snooze', which is counted itself · $4 delays in seconds of these
--- three; 'expired' and 'overdue' end a job, as cancelled and as failed, of which this attempt was never begun · $5 error types (NULL: nothing failed) · $6 messages · $7 tracebacks
--- $8 channel to notify of jobs that may run at once · $9 what follows a failed job: JSON object of job types to job_type,
--- queue, priority and max_retries of another job · $10 what its headers do not inherit.
--- One with a limit or a rate waits at its first gate; without a delay it has its old place there.
+-- $1 ids · $2 tokens · $3 verdicts: 'failed' and 'cancelled' end the job; 'retry' counts the attempt and runs it again;
+-- 'release' does not count it, and neither does 'snooze', which is counted itself; 'expired' and 'overdue' end a job, as
+-- cancelled and as failed, of which this attempt was never begun · $4 delays in seconds of those that run again
+-- $5 error types (NULL: nothing failed) · $6 messages · $7 tracebacks · $8 channel to notify of jobs that may run at once
+-- $9 what follows a failed job: JSON object of job types to job_type, queue, priority and max_retries of another job
+-- $10 what its headers do not inherit.
 -- Answers the ids that moved; the others had lost their lease.
 -- job.id = ANY(ARRAY(...)): by the primary key, whatever the statistics say, as in claim.sql.
 WITH outcome AS MATERIALIZED (
