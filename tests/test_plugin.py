@@ -32,6 +32,7 @@ async def others(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
     """Connections to the test's database besides this one."""
     count = await connection.fetchval(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND backend_type = 'client backend'"
     )
     return int(count)
 

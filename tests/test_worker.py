@@ -639,6 +639,7 @@ async def test_a_stopped_worker_leaves_no_row_connection_task_or_thread(
     async def nothing_left() -> bool:
         others = await connection.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
         )
         return others == 0 and threading.active_count() == threads
 

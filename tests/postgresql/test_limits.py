@@ -310,6 +310,11 @@ async def test_processes_that_are_killed_leave_no_slot_taken_and_none_is_taken_t
         )
         return pid
 
+    async def all_completed() -> bool:
+        """Those that were lost twice are held for a moment, as suspects, so a queue may look drained before."""
+        count = "SELECT count(*) FROM litestar_jobs.finished WHERE status = 'completed'"
+        return bool(await connection.fetchval(count) == 200)
+
     try:
         for _ in range(3):
             await start()
@@ -323,13 +328,12 @@ async def test_processes_that_are_killed_leave_no_slot_taken_and_none_is_taken_t
                 await victim.wait()
                 await start()
                 await until(all_work, 60)
-            await drained(plugin.client, 60)
+            await until(all_completed, 60)
     finally:
         for process in processes.values():
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)
             await process.wait()
-    assert await connection.fetchval("SELECT count(*) FROM litestar_jobs.finished WHERE status = 'completed'") == 200
     assert await connection.fetchval("SELECT count(*) FROM litestar_jobs.failure WHERE error_type = 'WorkerLost'") > 0
     assert await most_at_once(connection) == {"pull:a": 2, "pull:b": 2}
 
