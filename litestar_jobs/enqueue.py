@@ -118,17 +118,17 @@ class JobsClient:
         """
         self._check(request)
         job_id = _new_id()
-        due: Due | None = None
-
-        def committed(is_over: Callable[[], bool]) -> None:
-            if due is not None:
-                self._bell.committed(due, is_over)
-
+        news: list[Due] = []  # what there is to tell of at the commit, which comes after this
         with self._tracing.enqueue([request], [job_id]) as carrier:
             new = self._new(job_id, request, _encoded(carrier))
-            written = await enqueue_in_transaction(connection, self._sql, new, committed)
-        due = due_of(request) if written is None else written.due
-        return job_id if written is None else written.answer(request)
+            told = partial(self._bell.committed, news)
+            written = await enqueue_in_transaction(connection, self._sql, new, told)
+        if written is None:
+            news.append(due_of(request))
+            return job_id
+        if written.due is not None:
+            news.append(written.due)
+        return written.answer(request)
 
     async def enqueue_many(self, requests: Iterable[JobRequest] | AsyncIterable[JobRequest]) -> list[JobId]:
         """Write many jobs in one transaction: all of them or none. The ids are in the order of the requests.

@@ -107,10 +107,11 @@ class Bell:
         for listener in self._listeners:
             listener(ready, soonest)
 
-    def committed(self, due: Due, is_over: Callable[[], bool]) -> None:
-        """A job is being committed in a transaction of somebody else's. Called in whatever thread that happens."""
+    def committed(self, news: Iterable[Due], is_over: Callable[[], bool]) -> None:
+        """Jobs are being committed in a transaction of somebody else's. Called in whatever thread that happens."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake_later, due, is_over)
+            for due in news:
+                self._loop.call_soon_threadsafe(self._wake_later, due, is_over)
 
     def _wake_later(self, due: Due, is_over: Callable[[], bool]) -> None:
         """Commits that come together send one statement."""

@@ -40,6 +40,10 @@ async def enqueue_in_transaction(connection: Any, sql: Statements, job: NewJob, 
     return became[job.id]
 
 
+async def _execute_sqlalchemy(connection: Any, committed: Committed, sql: str, *arguments: Any) -> Sequence[Record]:
+    return await execute_in_session(connection, sql, arguments, committed)
+
+
 async def start_in_transaction(
     connection: Any, sql: Statements, arguments: Sequence[Any], committed: Committed
 ) -> None:
@@ -51,11 +55,7 @@ async def start_in_transaction(
 def _way(connection: Any, committed: Committed) -> Fetch:
     """How to run statements there."""
     if is_sqlalchemy(connection):
-
-        async def in_session(sql: str, *arguments: Any) -> Sequence[Record]:
-            return await execute_in_session(connection, sql, arguments, committed)
-
-        return in_session
+        return partial(_execute_sqlalchemy, connection, committed)
     if isinstance(connection, asyncpg.Connection | PoolConnectionProxy):
         if not connection.is_in_transaction():
             raise ConnectionRefused(

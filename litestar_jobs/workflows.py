@@ -1,6 +1,7 @@
 """``jobs.workflows``: what the client does with many jobs as one."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -71,13 +72,9 @@ class Workflows:
         """
         started = self._new(workflow)
         requests, ids = [step.request for step in workflow.steps], list(started.steps.values())
-
-        def committed(is_over: Callable[[], bool]) -> None:
-            for request in _first(workflow):
-                self._bell.committed(due_of(request), is_over)
-
+        told = partial(self._bell.committed, [due_of(request) for request in _first(workflow)])
         with self._tracing.enqueue(requests, ids) as carrier:
-            await start_in_transaction(connection, self._sql, self._arguments(workflow, started, carrier), committed)
+            await start_in_transaction(connection, self._sql, self._arguments(workflow, started, carrier), told)
         return started
 
     async def get(self, workflow_id: UUID) -> WorkflowRow | None:

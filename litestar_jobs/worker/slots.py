@@ -210,6 +210,8 @@ class Slots:
 
     async def _run(self, attempt: Attempt) -> None:
         self.end(attempt, await self._execute(attempt))
+        # Its context knows the attempt: a circle, which only the garbage collector would find, for a third of all CPU time.
+        attempt.task = None
 
 
 def _is_open(attempt: Attempt) -> bool:
