@@ -1,6 +1,7 @@
 """What the worker promises, on a real database, one promise a test."""
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -35,6 +36,7 @@ from litestar_jobs.request import NewJob
 from litestar_jobs.store import Store
 from litestar_jobs.testing import drained, ended, running, until
 from litestar_jobs.worker import execute
+from litestar_jobs.worker.attempt import Attempt
 
 NO_POLLING = 3600.0
 
@@ -484,6 +486,26 @@ async def test_a_job_whose_last_attempt_was_lost_ends_as_failed(dsn: str, store:
         row = await ended(plugin.client, lost)
     assert (row.status, row.attempts) == (JobStatus.FAILED, 1)
     assert row.last_error == "WorkerLost: the process that ran it stopped renewing its lease"
+
+
+async def test_an_attempt_that_has_ended_is_gone_without_the_garbage_collector(dsn: str) -> None:
+    """Circles would be found by it alone, which takes a third of the time of short jobs."""
+
+    @job
+    async def nothing() -> None: ...
+
+    async def all_gone() -> bool:
+        return not any(isinstance(each, Attempt) for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with worker(dsn, [nothing]) as plugin:
+            await plugin.client.enqueue_many(nothing() for _ in range(50))
+            await drained(plugin.client)
+            await until(all_gone)
+    finally:
+        gc.enable()
 
 
 async def test_a_handler_that_blocks_the_event_loop_beyond_the_lease_is_not_rescued(dsn: str) -> None:
