@@ -36,7 +36,7 @@ from litestar_jobs.embedded import embedded_dsn
 async def ask(dsn):
     connection = await asyncpg.connect(dsn)
     print(await connection.fetchval("SELECT 1"), flush=True)
-    await connection.close()
+    connection.terminate()
 
 asyncio.run(ask(embedded_dsn(Path(sys.argv[1]))))
 sys.stdin.read()

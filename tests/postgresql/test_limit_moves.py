@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from uuid_utils.compat import uuid7
 
 from limited import INSTRUMENT, TABLES, Connection, most_at_once, starts, too_close, wait_at
-from litestar_jobs.database import SETTINGS
+from litestar_jobs.database import SETTINGS, Database
 from litestar_jobs.gates import BEGINNING, Gates
 from litestar_jobs.outcome import Failure, Settlement
 from litestar_jobs.request import Limited
@@ -45,7 +45,7 @@ class Moves(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.connection = self.run(asyncpg.connect(self.dsn, server_settings=SETTINGS))
+        self.connection = self.run(Database(self.dsn).connect())
         self.store = Store(self.connection.fetch, SQL)
         self.gates = Gates(self.connection.fetch, SQL)
         self.claimed: dict[UUID, Claimed] = {}
