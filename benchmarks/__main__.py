@@ -105,6 +105,7 @@ def main() -> None:
     run.add_argument("--runs", type=int, default=3, help="of each scenario (default: %(default)s)")
     run.add_argument("--jobs", type=int, default=20_000, help="of one drain (default: %(default)s)")
     run.add_argument("--expired", type=int, default=10_000_000, help="jobs that are pruned (default: %(default)s)")
+    run.add_argument("--partitioned", action="store_true", help="with the tables in partitions")
     run.add_argument("--json", type=Path, default=Path("benchmarks.json"), help="where to write (default: %(default)s)")
     both = commands.add_parser("compare", help="put two results together")
     both.add_argument("old", type=Path)
@@ -124,7 +125,13 @@ def main() -> None:
         result = runner.run(
             measure(
                 given.names or list(SCENARIOS),
-                Bench(given.dsn or temporary_dsn(), given.runs, given.jobs, given.expired),
+                Bench(
+                    given.dsn or temporary_dsn(),
+                    given.runs,
+                    given.jobs,
+                    given.expired,
+                    partitioned=given.partitioned,
+                ),
                 console,
             )
         )

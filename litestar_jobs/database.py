@@ -19,6 +19,7 @@ __all__ = (
     "BAD_ROW",
     "COMMAND_TIMEOUT",
     "DEADLOCK",
+    "HINDERED",
     "MISSING_SCHEMA",
     "NOT_ALLOWED",
     "UNAVAILABLE",
@@ -56,6 +57,9 @@ BAD_ROW: tuple[type[BaseException], ...] = (
 
 WAITED: tuple[type[BaseException], ...] = (asyncpg.exceptions.LockNotAvailableError,)
 """What the database answers to who waited too long for another transaction."""
+
+HINDERED: tuple[type[BaseException], ...] = (asyncpg.ObjectNotInPrerequisiteStateError,)
+"""What the database answers when something stands in the way of a change."""
 
 MISSING_SCHEMA: tuple[type[BaseException], ...] = (
     asyncpg.UndefinedTableError,

@@ -284,8 +284,8 @@ class Store:
     async def delete_many(self, ids: Sequence[UUID], statuses: Sequence[str]) -> dict[UUID, str | None]:
         return {row["id"]: None for row in await self._fetch(self._sql["delete_many"], ids, statuses)}
 
-    async def prune_completed(self, keep: float, after: UUID, at_most: int) -> Walked:
-        (row,) = await self._fetch(self._sql["prune_completed"], keep, after, at_most)
+    async def prune_completed(self, keep: float, after: UUID, before: UUID, at_most: int) -> Walked:
+        (row,) = await self._fetch(self._sql["prune_completed"], keep, after, before, at_most)
         return _struct(Walked, row)
 
     async def prune_ended(self, status: str, keep: float, since: datetime, at_most: int) -> tuple[int, datetime | None]:

@@ -1,7 +1,8 @@
 """What all tests share: a real PostgreSQL, a database of its own for each test, and the one invariant.
 
 The server is the embedded one, or the one that ``LITESTAR_JOBS_TEST_DSN`` names. With ``LITESTAR_JOBS_TEST_POOLER=1``
-there is PgBouncer in front of it, and what is tested goes through that.
+there is PgBouncer in front of it, and what is tested goes through that. With ``LITESTAR_JOBS_TEST_PARTITIONED=1`` the
+tables are partitioned, so narrowly that jobs of one test lie in several.
 """
 
 import asyncio
@@ -21,6 +22,19 @@ from pooler import pooler, unprepared
 
 TEMPLATE = "litestar_jobs_template"
 IS_POOLED = os.environ.get("LITESTAR_JOBS_TEST_POOLER") == "1"
+IS_PARTITIONED = os.environ.get("LITESTAR_JOBS_TEST_PARTITIONED") == "1"
+PARTITIONED = """
+SELECT litestar_jobs.partition_tables('1 minute');
+SELECT litestar_jobs.add_partition(ends + minutes * interval '1 minute', ends + (minutes + 1) * interval '1 minute')
+  FROM (SELECT max(ends) AS ends FROM litestar_jobs.partitions()) AS last, generate_series(0, 4) AS minutes
+"""
+NO_AUTOVACUUM = """
+DO $$ DECLARE leaf regclass; BEGIN
+    FOR leaf IN SELECT oid FROM pg_class WHERE relnamespace = 'litestar_jobs'::regnamespace AND relkind = 'r' LOOP
+        EXECUTE format('ALTER TABLE %s SET (autovacuum_enabled = false)', leaf);
+    END LOOP;
+END $$
+"""
 IN_NO_TIME = "fsync = off; synchronous_commit = off; full_page_writes = off; autovacuum_naptime = '5s'"
 
 
@@ -66,6 +80,8 @@ async def template(server_dsn: str) -> AsyncIterator[str]:
     await admin.execute(f"CREATE DATABASE {name}")
     link = Link(Database(database(server_dsn, name)))
     await migrate.upgrade(link, "litestar_jobs")
+    if IS_PARTITIONED:
+        await link.run(PARTITIONED)
     await link.close()
     yield name
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")

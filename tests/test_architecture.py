@@ -18,15 +18,15 @@ ROOT = Path(litestar_jobs.__file__).parent
 LAYERS = {
     "words": "errors durations signals retry outcome unique request row filter context trace telemetry",
     "define": "payload limits signature times schedule options define select fit workflow",
-    "database": "database records statements store agenda gates queues course migrate",
+    "database": "database records statements store agenda gates queues course partitions migrate",
     "enqueue": "news special gather bulk alchemy transaction operate watch workflows enqueue",
     "around a job": "logs inject config",
     "worker": """worker worker.chore worker.admit worker.claim worker.attempt worker.execute worker.slots worker.finish
-        worker.attend worker.fire worker.follow worker.heartbeat worker.lapse worker.listen worker.promote worker.prune
-        worker.report worker.rescue worker.ways worker.run""",
+        worker.attend worker.fire worker.follow worker.heartbeat worker.lapse worker.listen worker.promote
+        worker.partition worker.prune worker.report worker.rescue worker.ways worker.run""",
     "rim": "hooks otel middleware embedded source alembic model testing",
-    "command line": """cli.connect cli.printing cli.filters cli.limits cli.listing cli.story cli.bulk cli.moves cli.prune
-        cli.queues cli.schedules cli.tables cli.worker cli.workflows cli""",
+    "command line": """cli.connect cli.printing cli.filters cli.limits cli.listing cli.story cli.bulk cli.moves
+        cli.partitions cli.prune cli.queues cli.schedules cli.tables cli.worker cli.workflows cli""",
     "plugin": "plugin",
     "public": "__init__",
 }

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TypeAlias
 from uuid import UUID
@@ -14,18 +14,25 @@ from litestar import Litestar
 from uuid_utils.compat import uuid7
 
 from litestar_jobs import JobsConfig, JobsPlugin, Retention, WorkerConfig, job
-from litestar_jobs.database import SETTINGS, Database, Link
+from litestar_jobs.database import SETTINGS, Database, Link, Record
 from litestar_jobs.errors import ConfigurationError
 from litestar_jobs.store import Statements
 from litestar_jobs.telemetry import Event, JobsPruned
 from litestar_jobs.testing import running, until
 from litestar_jobs.worker import prune
+from litestar_jobs.worker.partition import LAST
 from litestar_jobs.worker.prune import ANEW_PAUSE, PAUSE, SLICE, Pruner
 
 SQL = Statements("litestar_jobs")
 DAY = 86_400.0
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 KEEP = {"completed": DAY, "failed": 14 * DAY, "cancelled": 14 * DAY}
+
+
+@pytest.fixture(autouse=True)
+async def _plain(connection: Connection) -> None:
+    """How partitions go is another story."""
+    await connection.execute("SELECT litestar_jobs.unpartition_tables()")
 
 
 def id_of(age: float) -> UUID:
@@ -110,9 +117,17 @@ async def test_what_is_kept_for_ever_stays(link: Link, connection: Connection) -
     assert await left(connection) == set(stay)
 
 
-async def test_with_nothing_to_prune_for_ever_nothing_is_asked(dsn: str) -> None:
-    nowhere = Link(Database("postgresql://localhost:1/nowhere"))
-    assert await pruner(nowhere, {}).step() == ANEW_PAUSE
+async def test_with_nothing_to_prune_for_ever_only_partitions_are_asked_for(link: Link) -> None:
+    asked: list[str] = []
+    fetch = link.fetch
+
+    async def heard(sql: str, *arguments: object) -> Sequence[Record]:
+        asked.append(sql)
+        return await fetch(sql, *arguments)
+
+    link.fetch = heard  # type: ignore[method-assign]
+    assert await pruner(link, {}).step() == ANEW_PAUSE
+    assert asked == [SQL["partitions"]]
 
 
 async def test_jobs_that_are_not_over_stay_however_old(link: Link, connection: Connection) -> None:
@@ -153,7 +168,7 @@ async def test_a_sweep_begins_where_the_last_one_ended_and_now_and_then_anew(
     kept = await ended(connection, "failed", 2 * DAY, count=2 * SLICE)
     at_first = await swept(each)
     assert at_first >= 5
-    assert await swept(each) == 3, "nothing is looked at twice"
+    assert await swept(each) == 4, "nothing is looked at twice"
 
     late = await ended(connection, "completed", 1.5 * DAY, created=3 * DAY)  # created before what was seen
     await swept(each)
@@ -240,7 +255,7 @@ async def test_a_walk_does_not_go_over_what_was_deleted_before_under_a_held_snap
         await holder.fetch("SELECT count(*) FROM litestar_jobs.finished")
         after = UUID(int=0)
         for _ in range(19):
-            (row,) = await ours.fetch(SQL["prune_completed"], DAY, after, SLICE)
+            (row,) = await ours.fetch(SQL["prune_completed"], DAY, after, LAST, SLICE)
             assert row["gone"] == SLICE
             after = row["last"]
         pages = [await _pages(ours, after), await _pages(ours, UUID(int=0))]
@@ -254,7 +269,7 @@ async def _pages(connection: Connection, after: UUID) -> int:
     transaction = connection.transaction()
     await transaction.start()
     sql = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {SQL['prune_completed']}"
-    plan = (await connection.fetchval(sql, DAY, after, 10)) or "[]"
+    plan = (await connection.fetchval(sql, DAY, after, LAST, 10)) or "[]"
     await transaction.rollback()
     nodes = [json.loads(plan)[0]["Plan"]]
     while nodes:

@@ -11,6 +11,7 @@ from litestar_jobs.cli.bulk import delete, move, reprioritise
 from litestar_jobs.cli.limits import limits
 from litestar_jobs.cli.listing import list_jobs
 from litestar_jobs.cli.moves import cancel, retry
+from litestar_jobs.cli.partitions import partitions
 from litestar_jobs.cli.prune import prune
 from litestar_jobs.cli.queues import queues
 from litestar_jobs.cli.schedules import schedules
@@ -29,5 +30,5 @@ def jobs_group() -> None:
 
 for command in (init, upgrade, downgrade, check, sql, worker, list_jobs, show, retry, cancel, schedules):
     jobs_group.add_command(command)
-for command in (delete, move, reprioritise, prune, queues, limits, workflows, workflow):
+for command in (delete, move, reprioritise, prune, partitions, queues, limits, workflows, workflow):
     jobs_group.add_command(command)

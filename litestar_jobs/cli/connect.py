@@ -13,7 +13,7 @@ from litestar.plugins import CLIPlugin
 from litestar_jobs import migrate
 from litestar_jobs.config import JobsConfig, WorkerConfig
 from litestar_jobs.course import Course
-from litestar_jobs.database import NOT_ALLOWED, UNAVAILABLE, Database, Link
+from litestar_jobs.database import COMMAND_TIMEOUT, NOT_ALLOWED, UNAVAILABLE, Database, Link
 from litestar_jobs.define import Job
 from litestar_jobs.errors import JobsError
 from litestar_jobs.store import Statements, Store
@@ -51,9 +51,9 @@ def plugin_of(app: Litestar) -> OperatedPlugin:
 
 
 @asynccontextmanager
-async def linked(plugin: OperatedPlugin) -> AsyncGenerator[Link]:
+async def linked(plugin: OperatedPlugin, timeout: float = COMMAND_TIMEOUT) -> AsyncGenerator[Link]:
     """A connection to the jobs' database, whatever tables there are."""
-    link = Link(await plugin.open_database())
+    link = Link(await plugin.open_database(), timeout=timeout)
     try:
         yield link
     finally:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from rich import box
+from rich import box, filesize
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from litestar_jobs.row import JobRow
 
-__all__ = ("age", "count", "moment", "print_json", "print_line", "print_table", "print_text", "said")
+__all__ = ("age", "count", "moment", "print_json", "print_line", "print_table", "print_text", "said", "size")
 
 UNITS = ((86_400, 2, "days"), (3_600, 2, "h"), (60, 2, "min"), (1, 0, "s"))
 """Seconds, from how many of them on, and their name."""
@@ -74,6 +74,11 @@ def moment(when: datetime) -> str:
 def count(number: int, noun: str) -> str:
     """``1 job``, ``2 jobs``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size(number: int) -> str:
+    """Bytes, in the unit that fits."""
+    return filesize.decimal(number)
 
 
 def said(job: JobRow) -> str | None:

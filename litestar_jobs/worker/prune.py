@@ -6,6 +6,8 @@ are found by walking the primary key, which is in the order of their creation, u
 walk begins where the last one ended. What it passed because it had not ended for long enough by then (a job that waited
 for days, or a failed one, which is kept longer) is looked at again by a walk from the beginning, once in a while. Then
 the keys of unique jobs are looked at as well.
+
+Of partitioned tables, completed jobs go with their partitions, and only what is left of those that went is walked over.
 """
 
 import time
@@ -14,9 +16,11 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from litestar_jobs.database import Link
+from litestar_jobs.partitions import Partitions
 from litestar_jobs.row import JobStatus
 from litestar_jobs.store import Statements, Store
 from litestar_jobs.telemetry import Event, JobsPruned
+from litestar_jobs.worker.partition import LAST, PartitionKeeper
 
 __all__ = ("Pruner",)
 
@@ -31,6 +35,7 @@ ANEW_PAUSE = 3_600.0
 ANEW_SHARE = 0.01
 """... the part of the time that they may take."""
 
+PARTITIONS = "partitions"
 KEYS = "keys"
 FIRST = UUID(int=0)
 LONG_AGO = datetime(1, 1, 2, tzinfo=UTC)
@@ -50,6 +55,7 @@ class Pruner:
         """``link`` is the pruner's own: it is closed between sweeps."""
         self._link = link
         self._store = Store(link.fetch, statements)
+        self._partitions = PartitionKeeper(Partitions(link.fetch, statements), keep, emit, clock)
         self._keep = keep
         self._emit = emit
         self._clock = clock
@@ -73,7 +79,10 @@ class Pruner:
         return took * BREATHER if self._left else await self._end()
 
     async def sweep(self) -> JobsPruned:
-        """Delete all that may go, without pauses."""
+        """Delete all that may go, without pauses, also what would have gone with its partition one day."""
+        while await self._slice(PARTITIONS):
+            pass
+        self._partitions.before = LAST
         for what in (*self._keep, KEYS):
             while await self._slice(what):
                 pass
@@ -81,7 +90,7 @@ class Pruner:
 
     def _begin(self, now: float) -> None:
         self._resting = False
-        self._left = list(self._keep)
+        self._left = [PARTITIONS, *self._keep]
         self._worked = 0.0
         self._is_anew = now >= self._anew_at
         if self._is_anew and self._keep:
@@ -102,9 +111,11 @@ class Pruner:
         """Whether there may be more."""
         if status == KEYS:
             return await self._keys()
+        if status == PARTITIONS:
+            return await self._partition()
         kept = self._keep[status]
         if status == JobStatus.COMPLETED:
-            walked = await self._store.prune_completed(kept, self._after, SLICE)
+            walked = await self._store.prune_completed(kept, self._after, self._partitions.before, SLICE)
             self._after = walked.last or self._after
             self._gone[status] += walked.gone
             return walked.seen == SLICE
@@ -112,6 +123,12 @@ class Pruner:
         self._gone[status] += gone
         self._since = last if last and gone == SLICE else LONG_AGO
         return gone == SLICE
+
+    async def _partition(self) -> bool:
+        went = await self._partitions.step()
+        for status in self._gone:
+            self._gone[status] += getattr(went, status, 0)
+        return went is not None
 
     async def _keys(self) -> bool:
         walked = await self._store.forget_keys(self._after_key, SLICE)

@@ -132,7 +132,7 @@ class Worker:
         )
         timeout = min(lease, COMMAND_TIMEOUT)
         claims = Link(self._database, timeout=timeout, planned_once=True)
-        finishes, prunes = (Link(self._database, timeout=timeout) for _ in range(2))
+        finishes, prunes = Link(self._database, timeout=timeout), Link(self._database)
         # The connection that listens is used by the chores too, so it cannot die without being noticed.
         chores = self._chores = Link(self._listens_at or self._database, timeout=timeout, on_open=ear.on_open)
         for link in (prunes, chores, finishes, claims):

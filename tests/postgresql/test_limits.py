@@ -26,7 +26,8 @@ from msgspec import Struct
 from uuid_utils.compat import uuid7
 
 import limits_app
-from limited import INSTRUMENT, TABLES, Connection, most_at_once, starts, too_close, wait_at
+from conftest import NO_AUTOVACUUM
+from limited import INSTRUMENT, Connection, most_at_once, starts, too_close, wait_at
 from limits_app import pull
 from litestar_jobs import (
     Every,
@@ -344,9 +345,7 @@ async def test_100_000_jobs_behind_one_blocked_key_cost_the_others_nothing(
     """Neither claims, nor admits at other gates, nor a look at the blocked one, nor promoting, with stale statistics."""
     ours = await asyncpg.connect(direct_dsn, server_settings=SETTINGS)
     store, gates = Store(ours.fetch, Statements("litestar_jobs")), Gates(ours.fetch, Statements("litestar_jobs"))
-    await connection.execute(
-        "; ".join(f"ALTER TABLE litestar_jobs.{name} SET (autovacuum_enabled = false)" for name in TABLES)
-    )
+    await connection.execute(NO_AUTOVACUUM)
     worker_id = uuid7()
     await store.register(worker_id, "host", 1, ["default"], 3600)
 

@@ -1,0 +1,2 @@
+-- Make the tables plain again.
+SELECT litestar_jobs.unpartition_tables()
