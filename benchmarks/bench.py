@@ -101,9 +101,7 @@ def compared(name: str, unit: str, pairs: Sequence[tuple[float, float]], target:
 class Bench:
     """A database for scenarios, and how much of everything."""
 
-    def __init__(  # noqa: PLR0913 - what the command line says
-        self, dsn: str, runs: int, jobs: int, expired: int = 0, *, partitioned: bool = False
-    ) -> None:
+    def __init__(self, dsn: str, runs: int, jobs: int, expired: int = 0, *, partitioned: bool = False) -> None:
         self.dsn = dsn
         self.runs = runs
         self.jobs = jobs

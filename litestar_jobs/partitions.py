@@ -1,7 +1,6 @@
 """Tables in partitions, for those who want to drop what is old and not delete it. What the partitions are, and how they
 are made, is SQL: ``sql/schema/011_partitions.sql``."""
 
-import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
@@ -18,11 +17,6 @@ __all__ = ("Dropped", "Partition", "Partitions")
 
 NARROWEST = 3_600.0
 WIDEST = 366 * 86_400.0
-TRIES = 20
-"""Of a change for which nobody else may use the tables, until it waited for them in vain."""
-PAUSE = 0.5
-"""Seconds between two of them, in which others go on. The database waits as long for the tables each time: not so long that
-it would look for deadlocks, and make others give way."""
 
 
 class Partition(msgspec.Struct, frozen=True):
@@ -80,25 +74,18 @@ class Partitions:
         to read the tables once. :exc:`JobsError` if something of others hangs on the tables that would be lost."""
         every = seconds(width, "the width of partitions", least=NARROWEST, most=WIDEST)
         await self._change(self._sql["partition_tables"], every)
-        while await self.make() is not None:
-            pass
 
     async def end(self) -> None:
         """Make the tables plain again. Everybody waits meanwhile: for as long as it takes to copy them."""
         await self._change(self._sql["unpartition_tables"])
 
     async def _change(self, sql: str, *arguments: float) -> None:
-        for left in reversed(range(TRIES)):
-            try:
-                await self._fetch(sql, *arguments)
-            except (*WAITED, *DEADLOCK) as error:
-                if not left:
-                    raise JobsError(
-                        "the tables were in use all the time, by a transaction that stays open: look for it in "
-                        "pg_stat_activity, and try again."
-                    ) from error
-                await asyncio.sleep(PAUSE)
-            except HINDERED as error:
-                raise JobsError(f"{error}. Remove them first, or leave the tables as they are.") from error
-            else:
-                return
+        try:
+            await self._fetch(sql, *arguments)
+        except (*WAITED, *DEADLOCK) as error:
+            raise JobsError(
+                "the tables were in use all the time, by transactions that stay open: look for them in pg_stat_activity, and "
+                "try again."
+            ) from error
+        except HINDERED as error:
+            raise JobsError(f"{error}. Remove them first, or leave the tables as they are.") from error

@@ -1,7 +1,7 @@
 """Partitioned tables: partitions are made ahead, and those whose jobs were all kept long enough are dropped.
 
-Every worker looks after them and none leads: the database lets one at a time. Whoever does never waits for those who use the
-tables for longer than a tenth of a second, and tries again at the next sweep.
+Every worker looks after them and none leads: the database lets one at a time. Nobody may use the tables while a partition comes
+or goes, so whoever waits for that gives way after a fifth of a second, a few times, and tries again at a later sweep.
 """
 
 import time
@@ -21,8 +21,12 @@ T = TypeVar("T")
 LAST = UUID(int=(1 << 128) - 1)
 LATER = 3_600.0
 """Seconds until what failed, or would move too many jobs, is tried again: it takes reading a whole partition."""
-PATIENCE = 10
-"""Times in a row that others were in the way, until somebody is told."""
+TRIES = 5
+"""In one sweep, if others are in the way."""
+FIRST_REST = 50.0
+"""Seconds after that: less than a minute, so that it goes on at the next sweep. Rests double."""
+PATIENCE = 6
+"""Such sweeps until somebody is told: after about half an hour."""
 MAKE = "make"
 NOT_ALLOWED = (
     "the tables are partitioned, but this role may neither make nor drop partitions: GRANT EXECUTE ON FUNCTION "
@@ -47,20 +51,31 @@ class PartitionKeeper:
         self._emit = emit
         self._clock = clock
         self._again_at: dict[str, float] = {}
-        self._waited = 0
+        self._tries = 0
+        self._rests_until = float("-inf")
         self._is_told = False
 
     async def step(self) -> JobsPruned | None:
         """Make one or drop one, and answer what went with it; None if nothing is left to do, or others are in the way."""
+        if self._clock() < self._rests_until:
+            return None
         try:
             went = await self._step()
         except (*WAITED, *DEADLOCK) as error:
-            self._waited += 1
-            if self._waited % PATIENCE == 0:
-                self._emit(ChoreFailed("partition", error, 0.0))
+            self._tries += 1
+            if self._tries % TRIES:
+                return JobsPruned()
+            self._rest(error)
             return None
-        self._waited = 0
+        self._tries = 0
         return went
+
+    def _rest(self, error: BaseException) -> None:
+        times = self._tries // TRIES
+        pause = min(FIRST_REST * 2.0 ** (times - 1), LATER)
+        self._rests_until = self._clock() + pause
+        if times >= PATIENCE:
+            self._emit(ChoreFailed("partition", error, pause))
 
     async def _step(self) -> JobsPruned | None:
         listed = await self._partitions.listed(self._keep)

@@ -24,7 +24,7 @@ RETURNS TABLE (label text, begins timestamptz, ends timestamptz) LANGUAGE sql ST
 $partitions$;
 
 CREATE OR REPLACE FUNCTION litestar_jobs.partitioned() RETURNS text[] LANGUAGE sql IMMUTABLE AS $partitioned$
-    SELECT '{job,finished,failure,limited}'::text[]
+    SELECT '{failure,finished,job,limited}'::text[]
 $partitioned$;
 
 -- Whoever changes partitions, or migrates, does so alone.
@@ -83,7 +83,7 @@ BEGIN
         PERFORM litestar_jobs.table_like(named || '_' || label, named, named || '_rest');
     END LOOP;
     -- What the rest has of these ids would be in the way, and nobody may add to it meanwhile.
-    LOCK TABLE litestar_jobs.job_rest, litestar_jobs.finished_rest, litestar_jobs.failure_rest, litestar_jobs.limited_rest
+    LOCK TABLE litestar_jobs.failure_rest, litestar_jobs.finished_rest, litestar_jobs.job_rest, litestar_jobs.limited_rest
         IN ACCESS EXCLUSIVE MODE;
     FOREACH named IN ARRAY litestar_jobs.partitioned() LOOP
         PERFORM litestar_jobs.move_rows(named || '_rest', named || '_' || label, low, high);
@@ -93,9 +93,9 @@ BEGIN
 END $add_partition$;
 
 -- Make the next partition, as wide as the last one, if what there is does not reach further than that into the future.
--- Answers until when it reaches; NULL if there was nothing to do. Does not wait for those who use the tables.
+-- Answers until when it reaches; NULL if there was nothing to do. Does not wait long for those who use the tables.
 CREATE OR REPLACE FUNCTION litestar_jobs.make_partition() RETURNS timestamptz LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '100ms' AS $make_partition$
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '200ms' AS $make_partition$
 DECLARE
     last record;
     since timestamptz;
@@ -116,12 +116,12 @@ END $make_partition$;
 
 -- Drop a partition whose jobs were all kept long enough, for so many seconds by how they ended (NULL: for ever). Jobs that
 -- have not ended, or are kept longer, go to the rest. If these are too many nothing happens: all who use the
--- tables wait while they move. Does not wait for those who use the tables.
+-- tables would wait while they move. Does not wait long for those who use the tables.
 CREATE OR REPLACE FUNCTION litestar_jobs.drop_partition(
     labelled text, keep_completed float8, keep_failed float8, keep_cancelled float8,
-    OUT dropped boolean, OUT stayed bigint, OUT completed bigint, OUT failed bigint, OUT cancelled bigint
+    OUT dropped boolean, OUT completed bigint, OUT failed bigint, OUT cancelled bigint
 ) LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '100ms' AS $drop_partition$
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '200ms' AS $drop_partition$
 DECLARE
     most CONSTANT integer := 50000;
     low uuid;
@@ -131,14 +131,6 @@ DECLARE
     named text;
     part text;
     columns text;
-    -- How many are over, by how they ended, and how many are not.
-    counted CONSTANT text := 'SELECT count(*) FILTER (WHERE over AND status = ''completed''),
-                                     count(*) FILTER (WHERE over AND status = ''failed''),
-                                     count(*) FILTER (WHERE over AND status = ''cancelled''),
-                                     count(*) FILTER (WHERE NOT over)';
-    ended CONSTANT text := ' FROM (SELECT id, status, COALESCE(finished_at <= statement_timestamp() - make_interval(secs =>
-                                             CASE status WHEN ''completed'' THEN $1 WHEN ''failed'' THEN $2 ELSE $3 END), false) AS over
-                                     FROM litestar_jobs.' || quote_ident('finished_' || labelled) || ') AS ended';
 BEGIN
     dropped := false;
     IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -153,27 +145,33 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    EXECUTE counted || ended INTO completed, failed, cancelled, stayed USING keep_completed, keep_failed, keep_cancelled;
-    IF stayed > most THEN
-        RETURN;
-    END IF;
+    -- If it is in vain, it should be so before the partition is read.
+    BEGIN
+        LOCK TABLE ONLY litestar_jobs.failure, ONLY litestar_jobs.finished, ONLY litestar_jobs.job, ONLY litestar_jobs.limited
+            IN ACCESS EXCLUSIVE MODE;
+        RAISE no_data_found;
+    EXCEPTION WHEN no_data_found THEN  -- and the locks are gone
+    END;
     -- From here on nobody writes to it. Whatever job of it has not ended is in one of the states, or about to leave them
     -- and waiting for us.
     FOREACH named IN ARRAY litestar_jobs.partitioned() LOOP
         EXECUTE 'LOCK TABLE litestar_jobs.' || quote_ident(named || '_' || labelled) || ' IN SHARE ROW EXCLUSIVE MODE';
     END LOOP;
-    EXECUTE counted || ', array_agg(id) FILTER (WHERE NOT over)' || ended
-       INTO completed, failed, cancelled, stayed, ended_jobs USING keep_completed, keep_failed, keep_cancelled;
+    EXECUTE 'SELECT count(*) FILTER (WHERE over AND status = ''completed''), count(*) FILTER (WHERE over AND status = ''failed''),
+                    count(*) FILTER (WHERE over AND status = ''cancelled''), array_agg(id) FILTER (WHERE NOT over)
+               FROM (SELECT id, status, COALESCE(finished_at <= statement_timestamp() - make_interval(secs =>
+                            CASE status WHEN ''completed'' THEN $1 WHEN ''failed'' THEN $2 ELSE $3 END), false) AS over
+                       FROM litestar_jobs.' || quote_ident('finished_' || labelled) || ') AS ended'
+       INTO completed, failed, cancelled, ended_jobs USING keep_completed, keep_failed, keep_cancelled;
     SELECT array_agg(id) INTO open_jobs
       FROM (SELECT id FROM litestar_jobs.scheduled WHERE id >= low AND id < high
             UNION ALL SELECT id FROM litestar_jobs.ready WHERE id >= low AND id < high
             UNION ALL SELECT id FROM litestar_jobs.held WHERE id >= low AND id < high
             UNION ALL SELECT id FROM litestar_jobs.running WHERE id >= low AND id < high LIMIT most + 1) AS live;
-    stayed := stayed + COALESCE(cardinality(open_jobs), 0);
-    IF stayed > most THEN
+    IF cardinality(ended_jobs || open_jobs) > most THEN
         RETURN;
     END IF;
-    LOCK TABLE ONLY litestar_jobs.job, ONLY litestar_jobs.finished, ONLY litestar_jobs.failure, ONLY litestar_jobs.limited
+    LOCK TABLE ONLY litestar_jobs.failure, ONLY litestar_jobs.finished, ONLY litestar_jobs.job, ONLY litestar_jobs.limited
         IN ACCESS EXCLUSIVE MODE;
     FOREACH named IN ARRAY litestar_jobs.partitioned() LOOP
         part := 'litestar_jobs.' || quote_ident(named || '_' || labelled);
@@ -266,6 +264,23 @@ BEGIN
     END LOOP;
 END $replace_table$;
 
+-- Run a command that locks tables for us alone, a few times if need be. Those who wait behind it do so for lock_timeout at the most, and go on before the
+-- next try. The tables come in the order in which most statements name them, or two would wait for each other.
+CREATE OR REPLACE FUNCTION litestar_jobs.lock_alone(command text) RETURNS void LANGUAGE plpgsql AS $lock_alone$
+BEGIN
+    FOR left_over IN REVERSE 4..0 LOOP
+        BEGIN
+            EXECUTE command;
+            RETURN;
+        EXCEPTION WHEN lock_not_available THEN
+            IF left_over = 0 THEN
+                RAISE;
+            END IF;
+            PERFORM pg_sleep(0.5 + random());
+        END;
+    END LOOP;
+END $lock_alone$;
+
 -- From now on partitions of this width. What there is already becomes the first of them. Where there are partitions, later
 -- ones get this width.
 CREATE OR REPLACE FUNCTION litestar_jobs.partition_tables(width interval) RETURNS void LANGUAGE plpgsql
@@ -278,6 +293,10 @@ DECLARE
     hindrances text := litestar_jobs.hindrances();
 BEGIN
     PERFORM litestar_jobs.alone(true);
+    -- What is done to the view changes nothing, and locks it: whoever reads it locks the tables after it.
+    PERFORM litestar_jobs.lock_alone('ALTER VIEW litestar_jobs.jobs ALTER COLUMN id DROP DEFAULT;
+                                      LOCK TABLE litestar_jobs.failure, litestar_jobs.finished, litestar_jobs.job,
+                                      litestar_jobs.limited IN ACCESS EXCLUSIVE MODE');
     IF EXISTS (SELECT FROM litestar_jobs.partitions()) THEN
         PERFORM litestar_jobs.drop_unused_partitions();
         SELECT max(ends) INTO since FROM litestar_jobs.partitions();
@@ -288,7 +307,6 @@ BEGIN
         RAISE object_not_in_prerequisite_state
             USING MESSAGE = 'the tables cannot be partitioned, since these would be lost: ' || hindrances;
     END IF;
-    LOCK TABLE litestar_jobs.job, litestar_jobs.finished, litestar_jobs.failure, litestar_jobs.limited IN ACCESS EXCLUSIVE MODE;
     views := litestar_jobs.views_over();
     FOREACH named IN ARRAY litestar_jobs.partitioned() LOOP
         PERFORM litestar_jobs.replace_table(named, 'before', 'PARTITION BY RANGE (id)');
@@ -309,14 +327,11 @@ CREATE OR REPLACE FUNCTION litestar_jobs.drop_unused_partitions() RETURNS void L
 DECLARE
     made record;
     named text;
-    part text;
     is_used boolean;
 BEGIN
     FOR made IN SELECT label FROM litestar_jobs.partitions() WHERE begins > now() ORDER BY ends DESC LOOP
         FOREACH named IN ARRAY litestar_jobs.partitioned() LOOP
-            part := 'litestar_jobs.' || quote_ident(named || '_' || made.label);
-            EXECUTE 'LOCK TABLE ' || part || ' IN ACCESS EXCLUSIVE MODE';
-            EXECUTE 'SELECT EXISTS (SELECT FROM ' || part || ')' INTO is_used;
+            EXECUTE 'SELECT EXISTS (SELECT FROM litestar_jobs.' || quote_ident(named || '_' || made.label) || ')' INTO is_used;
             EXIT WHEN is_used;
         END LOOP;
         EXIT WHEN is_used;
@@ -340,7 +355,10 @@ BEGIN
     IF (SELECT relkind <> 'p' FROM pg_class WHERE oid = to_regclass('litestar_jobs.job')) THEN
         RETURN;
     END IF;
-    LOCK TABLE litestar_jobs.job, litestar_jobs.finished, litestar_jobs.failure, litestar_jobs.limited IN ACCESS EXCLUSIVE MODE;
+    -- What is done to the view changes nothing, and locks it: whoever reads it locks the tables after it.
+    PERFORM litestar_jobs.lock_alone('ALTER VIEW litestar_jobs.jobs ALTER COLUMN id DROP DEFAULT;
+                                      LOCK TABLE litestar_jobs.failure, litestar_jobs.finished, litestar_jobs.job,
+                                      litestar_jobs.limited IN ACCESS EXCLUSIVE MODE');
     views := litestar_jobs.views_over();
     FOREACH named IN ARRAY litestar_jobs.partitioned() LOOP
         options := (SELECT array_to_string(reloptions, ', ') FROM pg_class
