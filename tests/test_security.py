@@ -170,8 +170,8 @@ async def test_headers_of_a_request_become_a_trace_id_only_if_they_are_one(dsn: 
 # Roles.
 
 
-@pytest.fixture
-async def role_dsn(direct_dsn: str) -> AsyncIterator[Callable[[str], str]]:
+@pytest.fixture(params=["plain", "partitioned"])
+async def role_dsn(direct_dsn: str, request: pytest.FixtureRequest) -> AsyncIterator[Callable[[str], str]]:
     """The DSN of a login that is a member of one of the documented roles, after an owner has made the tables."""
     prefix = f"jobs_{uuid4().hex[:8]}_"
     names = ["enqueue", "work", "read", "operate", "replace"]
@@ -183,6 +183,8 @@ async def role_dsn(direct_dsn: str) -> AsyncIterator[Callable[[str], str]]:
     await admin.execute(
         re.sub(r"\bjobs_(?=enqueue|work|read|operate|replace)", prefix, ROLES.read_text(encoding="utf-8"))
     )
+    if request.param == "partitioned":
+        await admin.execute("SELECT litestar_jobs.partition_tables('1 day')")
     parts = urlsplit(direct_dsn)
 
     def of(name: str) -> str:
@@ -328,6 +330,21 @@ async def test_a_role_that_may_work_deletes_what_was_kept_long_enough(
             return await plugin.client.get(failed.id) is None
 
         await until(gone)
+
+
+async def test_roles_that_delete_jobs_look_after_partitions_and_others_may_not(role_dsn: Callable[[str], str]) -> None:
+    for name in ("work", "operate", "enqueue", "read", "replace"):
+        own = await asyncpg.connect(role_dsn(name))
+        for function in ("make_partition()", "drop_partition('before', 0, 0, 0)"):
+            if name in {"work", "operate"}:
+                await own.execute(f"SELECT litestar_jobs.{function}")
+            else:
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await own.execute(f"SELECT litestar_jobs.{function}")
+        for function in ("partition_tables('1 day')", "add_partition(now(), now())"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await own.execute(f"SELECT litestar_jobs.{function}")
+        await own.close()
 
 
 async def test_a_role_that_may_work_tells_how_far_its_jobs_are(role_dsn: Callable[[str], str]) -> None:

@@ -23,6 +23,9 @@ GRANT INSERT, UPDATE, DELETE ON litestar_jobs.ready, litestar_jobs.scheduled, li
     litestar_jobs.workflow, litestar_jobs.step, litestar_jobs.edge TO jobs_work;
 GRANT UPDATE (snoozes, expires_at, deadline_at) ON litestar_jobs.job TO jobs_work;
 GRANT USAGE ON SEQUENCE litestar_jobs.token TO jobs_work;
+-- Where the tables are partitioned: what was kept long enough is dropped with the rights of the owner.
+GRANT EXECUTE ON FUNCTION litestar_jobs.make_partition(), litestar_jobs.drop_partition(text, float8, float8, float8)
+    TO jobs_work, jobs_operate;
 
 -- Replace: what enqueues and works needs this too if unique jobs replace or reschedule those that are pending.
 GRANT SELECT, INSERT, DELETE ON litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.held TO jobs_replace;

@@ -152,17 +152,19 @@ BEGIN
         RAISE no_data_found;
     EXCEPTION WHEN no_data_found THEN  -- and the locks are gone
     END;
-    -- From here on nobody writes to it. Whatever job of it has not ended is in one of the states, or about to leave them
-    -- and waiting for us.
-    FOREACH named IN ARRAY litestar_jobs.partitioned() LOOP
-        EXECUTE 'LOCK TABLE litestar_jobs.' || quote_ident(named || '_' || labelled) || ' IN SHARE ROW EXCLUSIVE MODE';
-    END LOOP;
+    -- While it is read, no job of it ends, and none that has ended is retried.
+    EXECUTE 'LOCK TABLE litestar_jobs.' || quote_ident('finished_' || labelled) || ' IN SHARE ROW EXCLUSIVE MODE';
     EXECUTE 'SELECT count(*) FILTER (WHERE over AND status = ''completed''), count(*) FILTER (WHERE over AND status = ''failed''),
                     count(*) FILTER (WHERE over AND status = ''cancelled''), array_agg(id) FILTER (WHERE NOT over)
                FROM (SELECT id, status, COALESCE(finished_at <= statement_timestamp() - make_interval(secs =>
                             CASE status WHEN ''completed'' THEN $1 WHEN ''failed'' THEN $2 ELSE $3 END), false) AS over
                        FROM litestar_jobs.' || quote_ident('finished_' || labelled) || ') AS ended'
        INTO completed, failed, cancelled, ended_jobs USING keep_completed, keep_failed, keep_cancelled;
+    IF cardinality(ended_jobs) > most THEN
+        RETURN;
+    END IF;
+    LOCK TABLE ONLY litestar_jobs.failure, ONLY litestar_jobs.finished, ONLY litestar_jobs.job, ONLY litestar_jobs.limited
+        IN ACCESS EXCLUSIVE MODE;
     SELECT array_agg(id) INTO open_jobs
       FROM (SELECT id FROM litestar_jobs.scheduled WHERE id >= low AND id < high
             UNION ALL SELECT id FROM litestar_jobs.ready WHERE id >= low AND id < high
@@ -171,8 +173,6 @@ BEGIN
     IF cardinality(ended_jobs || open_jobs) > most THEN
         RETURN;
     END IF;
-    LOCK TABLE ONLY litestar_jobs.failure, ONLY litestar_jobs.finished, ONLY litestar_jobs.job, ONLY litestar_jobs.limited
-        IN ACCESS EXCLUSIVE MODE;
     FOREACH named IN ARRAY litestar_jobs.partitioned() LOOP
         part := 'litestar_jobs.' || quote_ident(named || '_' || labelled);
         columns := litestar_jobs.columns_of(named);
