@@ -87,6 +87,7 @@ async def test_jobs_of_a_paused_queue_become_due_and_may_be_cancelled(dsn: str, 
     async with worker(dsn) as plugin:
         client = plugin.client
         await client.queues.pause("mail")
+        await follows(plugin, {"mail": 0})
         later, unwanted = await client.enqueue(mail(delay=0.05)), await client.enqueue(mail())
 
         async def is_due() -> Any:
