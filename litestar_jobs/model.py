@@ -59,6 +59,9 @@ class JobModel(_JobsBase):
     result: Mapped[Any | None] = mapped_column(JSONB)
     progress: Mapped[float | None]
     progress_message: Mapped[str | None]
+    expires_at: Mapped[datetime | None]
+    deadline_at: Mapped[datetime | None]
+    snoozes: Mapped[int]
 
 
 @event.listens_for(JobModel, "before_insert")

@@ -49,6 +49,12 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     progress: float | None = None
     """How far the attempt that runs has come, from 0 to 1, if it says so."""
     progress_message: str | None = None
+    expires_at: datetime | None = None
+    """Until when its first attempt must have begun."""
+    deadline_at: datetime | None = None
+    """Until when it must have completed, over all attempts."""
+    snoozes: int = 0
+    """How often its handler has said that it waits."""
 
     @property
     def has_ended(self) -> bool:

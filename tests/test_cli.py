@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -279,6 +280,25 @@ async def test_show_and_list_tell_progress_and_show_tells_the_result(
     assert "40%: nearly half" in (await jobs("list", "--status", "running")).output
     (row,) = json.loads((await jobs("list", "--status", "running", "--json")).stdout)["jobs"]
     assert (row["progress"], row["progress_message"]) == (0.4, "nearly half")
+
+
+async def test_show_tells_until_when_a_job_must_begin_and_end_and_how_often_it_waited(
+    jobs: Litestar_, connection: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    (job_id,) = await enqueued(add([1], expires_in=3600, deadline=7200))
+    shown = (await jobs("show", job_id)).output
+    assert re.search(r"begins by +\d{4}-.*\(in 60 min\)", shown)
+    assert re.search(r"ends by +\d{4}-.*\(in 120 min\)", shown)
+    assert "has waited" not in shown
+    await connection.execute(
+        "UPDATE litestar_jobs.job SET snoozes = 2; UPDATE litestar_jobs.ready SET attempts = 1"
+    )
+    shown = (await jobs("show", job_id)).output
+    assert "has waited  2 times" in shown
+    assert "begins by" not in shown, "an attempt was begun"
+    row = json.loads((await jobs("show", job_id, "--json")).stdout)["job"]
+    assert row["snoozes"] == 2
+    assert row["created_at"] < row["expires_at"] < row["deadline_at"]
 
 
 async def test_show_tells_the_whole_story_of_a_failed_job(jobs: Litestar_) -> None:

@@ -10,7 +10,7 @@ from litestar import Litestar
 from rich_click import RichCommand
 
 from litestar_jobs.cli.connect import OperatedPlugin, plugin_of, run, stored
-from litestar_jobs.cli.printing import moment, print_json, print_line, print_text, said
+from litestar_jobs.cli.printing import count, moment, print_json, print_line, print_text, said
 from litestar_jobs.row import JobFailure, JobRow, JobStatus
 from litestar_jobs.signals import Cancel
 from litestar_jobs.store import HeldKey, LiveWorker
@@ -110,7 +110,16 @@ def _print_story(story: Story) -> None:
     _field("enqueued", moment(job.created_at))
     if job.status is JobStatus.PENDING:
         _field("due", moment(job.run_at))
-    for name, when in (("started", job.started_at), ("lease ends", job.locked_until), ("finished", job.finished_at)):
+    if job.snoozes:
+        _field("has waited", count(job.snoozes, "time"))
+    times = {
+        "begins by": None if job.attempts or job.has_ended else job.expires_at,
+        "ends by": None if job.has_ended else job.deadline_at,
+        "started": job.started_at,
+        "lease ends": job.locked_until,
+        "finished": job.finished_at,
+    }
+    for name, when in times.items():
         _field(name, None if when is None else moment(when))
     _field("progress", said(job))
     _field("unique", None if story.unique is None else _held(story.unique))

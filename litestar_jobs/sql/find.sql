@@ -2,7 +2,8 @@
 -- $1 to $8 ($2, $3, $4, $5, $6, $7) as in matching.sql · $9 of ids smaller than this · $10 at most so many.
 SELECT id, queue, job_type, payload::text AS payload, status, attempts, max_retries, priority, run_at, started_at,
        locked_until, finished_at, last_error, trace_id, created_at, result::text AS result,
-       progress, progress_message
+       progress, progress_message,
+       expires_at, deadline_at, snoozes
   FROM litestar_jobs.jobs
  WHERE status = ANY ($1::text[]) AND ($2::text IS NULL OR queue = $2) AND ($3::text IS NULL OR job_type = $3)
    AND ($4::timestamptz IS NULL OR created_at < $4)

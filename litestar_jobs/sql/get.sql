@@ -2,5 +2,6 @@
 -- be read whole.
 SELECT found.* FROM unnest($1::uuid[]) AS asked(id) CROSS JOIN LATERAL (
     SELECT id, queue, job_type, payload::text AS payload, status, attempts, max_retries, priority, run_at, started_at,
-           locked_until, finished_at, last_error, trace_id, created_at, result::text AS result, progress, progress_message
+           locked_until, finished_at, last_error, trace_id, created_at, result::text AS result, progress, progress_message,
+           expires_at, deadline_at, snoozes
       FROM litestar_jobs.jobs WHERE jobs.id = asked.id OFFSET 0) AS found
