@@ -85,10 +85,18 @@ class Gating:
             self.shared["limit", limit.key or name] = self.numbers[:1]
         if rate is not None:
             self.shared["rate", rate.key or name] = self.numbers[1:]
+        self._is_fixed = all(each is None or each.by is None for each in (limit, rate))
         try:
             self._limit_key, self._rate_key = _keying(limit, name, codec), _keying(rate, name, codec)
         except DefinitionError as error:
             raise DefinitionError(f"job {where}: {error}") from error
+
+    @property
+    def without_payload(self) -> Limited | None:
+        """What any of the jobs brings with it; None if that depends on the payload."""
+        if not self._is_fixed:
+            return None
+        return Limited(self._limit_key(None), self._rate_key(None), *self.numbers)
 
     def of(self, payload: bytes) -> Limited:
         """What a job with this payload brings with it. :exc:`DefinitionError` if that can be no key."""

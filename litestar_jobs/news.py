@@ -47,9 +47,10 @@ class News:
 
 def due_of(request: JobRequest) -> Due:
     """What there is to tell of a job that was written as asked."""
+    delay = request.delay_seconds
     if request.run_at is not None:
-        return request.queue, (request.run_at - datetime.now(UTC)).total_seconds()
-    return request.queue, request.delay_seconds
+        delay = (request.run_at - datetime.now(UTC)).total_seconds()
+    return request.limited.gate if request.limited is not None and delay <= 0 else (request.queue, delay)
 
 
 class Bell:

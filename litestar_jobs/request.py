@@ -89,6 +89,11 @@ class Limited(msgspec.Struct, frozen=True):
     rate: int | None = None
     per: float | None = None
 
+    @property
+    def gate(self) -> str:
+        """Where the job waits first: a kind and a key, as workers are notified of them."""
+        return f"rate:{self.rate_key}" if self.limit_key is None else f"limit:{self.limit_key}"
+
 
 NOT_LIMITED = Limited()
 
@@ -170,7 +175,12 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_plain(self) -> bool:
         """Whether nothing special is asked for, so that the plain statements can write it."""
-        return self.unique is None and self.limited is None and self.expires_in is None and self.deadline is None
+        return self.limited is None and self.can_be_step
+
+    @property
+    def can_be_step(self) -> bool:
+        """Whether those that wait for it can count on it: nothing keeps it from being written, or from being begun late."""
+        return self.unique is None and self.expires_in is None and self.deadline is None
 
     @property
     def limits(self) -> tuple[float | None, float | None]:

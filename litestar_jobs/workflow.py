@@ -12,7 +12,7 @@ import msgspec
 from litestar_jobs.define import Job, registered_jobs
 from litestar_jobs.errors import DefinitionError
 from litestar_jobs.fit import misfit
-from litestar_jobs.request import JobRequest, check_name
+from litestar_jobs.request import JobRequest, Limited, check_name
 from litestar_jobs.row import JobStatus
 
 __all__ = ("WORKFLOW", "Finished", "RunWhen", "Step", "Workflow", "chain", "group")
@@ -116,13 +116,19 @@ class Workflow:
         self, name: str, what: JobRequest | Job[Any, Any], before: Sequence[Step], run_when: RunWhen
     ) -> tuple[JobRequest, Takes | None]:
         if isinstance(what, JobRequest):
-            _check_plain(name, what)
+            _check_possible(name, what)
             return what, None
         _check_job(name, what)
-        _check_plain(name, what)
+        _check_possible(name, what)
         if what.codec is None:
             return what(), None
-        request = JobRequest(job_type=what.name, queue=what.queue, max_retries=what.max_retries, priority=what.priority)
+        request = JobRequest(
+            job_type=what.name,
+            queue=what.queue,
+            max_retries=what.max_retries,
+            priority=what.priority,
+            limited=_limited(name, what),
+        )
         if before and what.payload_type == list[Finished]:
             return request, "all"
         if len(before) == 1 and run_when == "completed":
@@ -143,12 +149,25 @@ def _check_job(name: str, what: object) -> None:
         )
 
 
-def _check_plain(name: str, what: JobRequest | Job[Any, Any]) -> None:
-    if not what.is_plain:
+def _check_possible(name: str, what: JobRequest | Job[Any, Any]) -> None:
+    if not what.can_be_step:
         raise DefinitionError(
-            f"step {name!r} is a job with unique, limit, rate, expires_in or deadline, which steps cannot have: it might "
-            "never run, or not soon, and those after it wait for it. Make it a job without, or let a step enqueue it."
+            f"step {name!r} is a job with unique, expires_in or deadline, which steps cannot have: it might never run, and "
+            "those after it wait for it. Make it a job without, or let a step enqueue it."
         )
+
+
+def _limited(name: str, job: Job[Any, Any]) -> Limited | None:
+    """The limit and rate of a job whose payload is not known yet."""
+    if job.gating is None:
+        return None
+    limited = job.gating.without_payload
+    if limited is None:
+        raise DefinitionError(
+            f"step {name!r} takes its payload from the steps before it, but the limit or rate of job {job.where} has "
+            "by=..., and needs it now. Give the step a payload of its own, or the limit a key without by."
+        )
+    return limited
 
 
 def _check_fit(name: str, before: Step, job: Job[Any, Any]) -> None:

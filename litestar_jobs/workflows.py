@@ -13,7 +13,7 @@ from litestar_jobs.course import Course, WorkflowRow
 from litestar_jobs.errors import EnqueueError
 from litestar_jobs.gather import translated
 from litestar_jobs.news import Bell, News, due_of
-from litestar_jobs.request import JobRequest
+from litestar_jobs.request import NOT_LIMITED, JobRequest
 from litestar_jobs.store import Statements
 from litestar_jobs.telemetry import Tracing
 from litestar_jobs.trace import current_trace_id, new_carrier, new_trace_id
@@ -134,7 +134,11 @@ class Workflows:
 def _first(workflow: Workflow) -> Iterable[JobRequest]:
     """What there is to tell workers of: of those that wait for nothing one of each kind."""
     first = (step.request for step in workflow.steps if not step.after)
-    return {(request.queue, request.run_at, request.delay_seconds): request for request in first}.values()
+    kinds = {
+        (request.queue, request.run_at, request.delay_seconds, request.limited and request.limited.gate): request
+        for request in first
+    }
+    return kinds.values()
 
 
 def _object(step: Step, position: int, ids: Mapping[str, UUID]) -> dict[str, Any]:
@@ -154,6 +158,7 @@ def _object(step: Step, position: int, ids: Mapping[str, UUID]) -> dict[str, Any
         "run_when": step.run_when,
         "takes": step.takes,
         "after": [ids[name] for name in step.after],
+        **msgspec.structs.asdict(asked.limited or NOT_LIMITED),
     }
 
 

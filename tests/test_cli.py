@@ -290,9 +290,7 @@ async def test_show_tells_until_when_a_job_must_begin_and_end_and_how_often_it_w
     assert re.search(r"begins by +\d{4}-.*\(in 60 min\)", shown)
     assert re.search(r"ends by +\d{4}-.*\(in 120 min\)", shown)
     assert "has waited" not in shown
-    await connection.execute(
-        "UPDATE litestar_jobs.job SET snoozes = 2; UPDATE litestar_jobs.ready SET attempts = 1"
-    )
+    await connection.execute("UPDATE litestar_jobs.job SET snoozes = 2; UPDATE litestar_jobs.ready SET attempts = 1")
     shown = (await jobs("show", job_id)).output
     assert "has waited  2 times" in shown
     assert "begins by" not in shown, "an attempt was begun"

@@ -1,7 +1,7 @@
 -- Let steps go that wait for nothing any more, now that these have ended. Their workflows are locked.
 -- $1 ids of steps whose end was noted a moment ago · $2 how each ended · $3 whether each had ended before, otherwise
 -- $4 channel to notify.
--- A step that was cancelled because of another may run too, when that one was retried and has completed.
+-- One with a limit or a rate waits at its first gate. A step that was cancelled because of another may run too, when that one was retried and has completed.
 -- Answers those that may run, in how many seconds, and what becomes their payload.
 WITH ended AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::bool[]) AS e(id, status, had_ended)
@@ -36,18 +36,24 @@ WITH ended AS MATERIALIZED (
     SELECT revived.id, job.queue, job.priority, job.run_at, revived.attempts
       FROM revived JOIN litestar_jobs.job USING (id) WHERE job.id = ANY (ARRAY(SELECT id FROM revived))
 ), going AS MATERIALIZED (
-    SELECT moved.id, queue, priority, attempts, takes,
+    SELECT moved.id, queue, priority, attempts, takes, limited.reason, limited.key,
            GREATEST(run_at, statement_timestamp() + make_interval(secs => delay)) AS run_at
       FROM moved JOIN counted USING (id)
+      LEFT JOIN LATERAL (SELECT reason, key FROM litestar_jobs.limited WHERE limited.id = moved.id OFFSET 0) AS limited ON true
+), kept AS (
+    INSERT INTO litestar_jobs.held (id, queue, priority, run_at, attempts, reason, key)
+    SELECT id, queue, priority, run_at, attempts, reason, key FROM going
+     WHERE run_at <= statement_timestamp() AND key IS NOT NULL
 ), later AS (
     INSERT INTO litestar_jobs.scheduled (id, queue, priority, run_at, attempts)
     SELECT id, queue, priority, run_at, attempts FROM going WHERE run_at > statement_timestamp()
 ), now AS (
     INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
-    SELECT id, queue, priority, run_at, attempts FROM going WHERE run_at <= statement_timestamp()
+    SELECT id, queue, priority, run_at, attempts FROM going WHERE run_at <= statement_timestamp() AND key IS NULL
 ), told AS MATERIALIZED (
     SELECT pg_notify($4::text, message)
-      FROM (SELECT DISTINCT 'ready:' || queue AS message FROM going WHERE run_at <= statement_timestamp()
+      FROM (SELECT DISTINCT COALESCE(reason || ':' || key, 'ready:' || queue) AS message FROM going
+             WHERE run_at <= statement_timestamp()
             UNION ALL
             SELECT 'due:' || extract(epoch FROM min(run_at) - statement_timestamp())
               FROM going WHERE run_at > statement_timestamp() HAVING min(run_at) IS NOT NULL) AS news

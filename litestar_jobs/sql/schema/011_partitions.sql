@@ -214,6 +214,9 @@ CREATE OR REPLACE FUNCTION litestar_jobs.hindrances() RETURNS text LANGUAGE sql 
             SELECT concat('the publication ', pubname)
               FROM pg_publication JOIN pg_publication_rel ON prpubid = pg_publication.oid JOIN mine ON mine.oid = prrelid
             UNION ALL
+            SELECT DISTINCT concat('the function ', objid::regprocedure)
+              FROM pg_depend JOIN mine ON mine.oid = refobjid WHERE classid = 'pg_proc'::regclass
+            UNION ALL
             SELECT DISTINCT concat('the materialized view ', ev_class::regclass)
               FROM pg_depend JOIN pg_rewrite ON pg_rewrite.oid = objid JOIN pg_class ON pg_class.oid = ev_class
               JOIN mine ON mine.oid = refobjid
@@ -264,16 +267,19 @@ BEGIN
     END LOOP;
 END $replace_table$;
 
--- Run a command that locks tables for us alone, a few times if need be. Those who wait behind it do so for lock_timeout at the most, and go on before the
--- next try. The tables come in the order in which most statements name them, or two would wait for each other.
-CREATE OR REPLACE FUNCTION litestar_jobs.lock_alone(command text) RETURNS void LANGUAGE plpgsql AS $lock_alone$
+-- Lock the tables for us alone. Those who wait behind us do so for lock_timeout at the most, and go on before the next try.
+-- The tables come in the order in which most statements name them, or two would wait for each other. What is done to the view
+-- changes nothing, and locks it: whoever reads it locks the tables after it.
+CREATE OR REPLACE FUNCTION litestar_jobs.lock_alone() RETURNS void LANGUAGE plpgsql AS $lock_alone$
 BEGIN
-    FOR left_over IN REVERSE 4..0 LOOP
+    FOR tries_left IN REVERSE 4..0 LOOP
         BEGIN
-            EXECUTE command;
+            ALTER VIEW litestar_jobs.jobs ALTER COLUMN id DROP DEFAULT;
+            LOCK TABLE litestar_jobs.failure, litestar_jobs.finished, litestar_jobs.job, litestar_jobs.limited
+                IN ACCESS EXCLUSIVE MODE;
             RETURN;
         EXCEPTION WHEN lock_not_available THEN
-            IF left_over = 0 THEN
+            IF tries_left = 0 THEN
                 RAISE;
             END IF;
             PERFORM pg_sleep(0.5 + random());
@@ -293,13 +299,10 @@ DECLARE
     hindrances text := litestar_jobs.hindrances();
 BEGIN
     PERFORM litestar_jobs.alone(true);
-    -- What is done to the view changes nothing, and locks it: whoever reads it locks the tables after it.
-    PERFORM litestar_jobs.lock_alone('ALTER VIEW litestar_jobs.jobs ALTER COLUMN id DROP DEFAULT;
-                                      LOCK TABLE litestar_jobs.failure, litestar_jobs.finished, litestar_jobs.job,
-                                      litestar_jobs.limited IN ACCESS EXCLUSIVE MODE');
-    IF EXISTS (SELECT FROM litestar_jobs.partitions()) THEN
+    PERFORM litestar_jobs.lock_alone();
+    IF to_regclass('litestar_jobs.job_rest') IS NOT NULL THEN
         PERFORM litestar_jobs.drop_unused_partitions();
-        SELECT max(ends) INTO since FROM litestar_jobs.partitions();
+        since := COALESCE((SELECT max(ends) FROM litestar_jobs.partitions()), since);
         PERFORM litestar_jobs.add_partition(since, since + width);
         RETURN;
     END IF;
@@ -352,13 +355,10 @@ DECLARE
     columns text;
 BEGIN
     PERFORM litestar_jobs.alone(true);
-    IF (SELECT relkind <> 'p' FROM pg_class WHERE oid = to_regclass('litestar_jobs.job')) THEN
+    IF to_regclass('litestar_jobs.job_rest') IS NULL THEN
         RETURN;
     END IF;
-    -- What is done to the view changes nothing, and locks it: whoever reads it locks the tables after it.
-    PERFORM litestar_jobs.lock_alone('ALTER VIEW litestar_jobs.jobs ALTER COLUMN id DROP DEFAULT;
-                                      LOCK TABLE litestar_jobs.failure, litestar_jobs.finished, litestar_jobs.job,
-                                      litestar_jobs.limited IN ACCESS EXCLUSIVE MODE');
+    PERFORM litestar_jobs.lock_alone();
     views := litestar_jobs.views_over();
     FOREACH named IN ARRAY litestar_jobs.partitioned() LOOP
         options := (SELECT array_to_string(reloptions, ', ') FROM pg_class
