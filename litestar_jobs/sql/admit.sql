@@ -103,8 +103,7 @@ WITH RECURSIVE waiting AS (
 ), through AS MATERIALIZED (
     SELECT gone.*, CASE gone.reason WHEN 'limit' THEN l.rate_key END AS next_key,
            row_number() OVER (ORDER BY gone.priority, gone.run_at, gone.id) * interval '1 microsecond' AS place
-      FROM gone JOIN litestar_jobs.limited l USING (id)
-     WHERE l.id = ANY (ARRAY(SELECT id FROM gone))
+      FROM gone CROSS JOIN LATERAL (SELECT * FROM litestar_jobs.limited WHERE limited.id = gone.id OFFSET 0) AS l
 ), given AS (
     INSERT INTO litestar_jobs.pass (reason, key, id, passed_at)
     SELECT reason, key, id, statement_timestamp() FROM through

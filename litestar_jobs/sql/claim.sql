@@ -5,7 +5,8 @@
 -- Answers of each too whether it had to be begun before now (expired), and how long it is until its deadline, in seconds.
 -- The lower bound keeps the scan from walking over the entries of jobs already claimed; it is only a hint.
 -- Uncorrelated arrays (ctid = ANY(ARRAY(...))) always look like ten rows to the planner: it stays with the index,
--- whatever the statistics say. A worker whose lease has ended claims nothing.
+-- whatever the statistics say. What was asked for is looked up one by one (OFFSET 0 keeps it apart): planned while ready is empty,
+-- a join would read all of it again for each of them. A worker whose lease has ended claims nothing.
 WITH picked AS MATERIALIZED (
     SELECT r.place
       FROM unnest($1::text[], $2::int[], $3::smallint[], $4::timestamptz[], $5::uuid[])
@@ -27,8 +28,7 @@ WITH picked AS MATERIALIZED (
            taken.priority, taken.run_at, job.job_type, job.payload::text AS payload, job.max_retries, job.trace_id,
            job.headers::text AS headers, job.created_at, job.snoozes,
            taken.attempts = 0 AND job.snoozes = 0 AND job.expires_at <= statement_timestamp() AS expired, job.deadline_at
-      FROM taken JOIN litestar_jobs.job ON job.id = taken.id
-     WHERE job.id = ANY (ARRAY(SELECT id FROM taken))
+      FROM taken CROSS JOIN LATERAL (SELECT * FROM litestar_jobs.job WHERE job.id = taken.id OFFSET 0) AS job
 ), started AS (
     INSERT INTO litestar_jobs.running (id, token, queue, attempt, worker_id, started_at, deadline)
     SELECT id, token, queue, attempt, $6::uuid, statement_timestamp(),

@@ -17,7 +17,7 @@ WITH ended AS MATERIALIZED (
        SET waits_for = waits_for - less, cancelled_for = CASE WHEN waits_for > less THEN cancelled_for END
       FROM fewer
      WHERE step.id = fewer.id AND step.id = ANY (ARRAY(SELECT id FROM fewer))
-    RETURNING step.id, step.waits_for, step.delay, step.takes
+    RETURNING step.id, step.waits_for
 ), freed AS (
     DELETE FROM litestar_jobs.held WHERE id = ANY (ARRAY(SELECT id FROM counted WHERE waits_for = 0)) AND reason = 'workflow'
     RETURNING id, queue, priority, run_at, attempts
@@ -34,11 +34,11 @@ WITH ended AS MATERIALIZED (
     SELECT id, queue, priority, run_at, attempts FROM freed
     UNION ALL
     SELECT revived.id, job.queue, job.priority, job.run_at, revived.attempts
-      FROM revived JOIN litestar_jobs.job USING (id) WHERE job.id = ANY (ARRAY(SELECT id FROM revived))
+      FROM revived CROSS JOIN LATERAL (SELECT * FROM litestar_jobs.job WHERE job.id = revived.id OFFSET 0) AS job
 ), going AS MATERIALIZED (
-    SELECT moved.id, queue, priority, attempts, takes, limited.reason, limited.key,
-           GREATEST(run_at, statement_timestamp() + make_interval(secs => delay)) AS run_at
-      FROM moved JOIN counted USING (id)
+    SELECT moved.id, queue, priority, attempts, step.takes, limited.reason, limited.key,
+           GREATEST(run_at, statement_timestamp() + make_interval(secs => step.delay)) AS run_at
+      FROM moved CROSS JOIN LATERAL (SELECT * FROM litestar_jobs.step WHERE step.id = moved.id OFFSET 0) AS step
       LEFT JOIN LATERAL (SELECT reason, key FROM litestar_jobs.limited WHERE limited.id = moved.id OFFSET 0) AS limited ON true
 ), kept AS (
     INSERT INTO litestar_jobs.held (id, queue, priority, run_at, attempts, reason, key)

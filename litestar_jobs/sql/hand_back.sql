@@ -6,9 +6,8 @@ WITH gone AS (
     RETURNING id, attempt, queue
 ), back AS MATERIALIZED (
     SELECT gone.id, gone.queue, job.priority, job.run_at, gone.attempt - 1 AS attempts, l.reason, l.key
-      FROM gone JOIN litestar_jobs.job USING (id) LEFT JOIN LATERAL (
-        SELECT reason, key FROM litestar_jobs.limited WHERE limited.id = gone.id OFFSET 0) AS l ON true
-     WHERE job.id = ANY (ARRAY(SELECT id FROM gone))
+      FROM gone CROSS JOIN LATERAL (SELECT * FROM litestar_jobs.job WHERE job.id = gone.id OFFSET 0) AS job
+      LEFT JOIN LATERAL (SELECT reason, key FROM litestar_jobs.limited WHERE limited.id = gone.id OFFSET 0) AS l ON true
 ), now AS (
     INSERT INTO litestar_jobs.ready (id, queue, priority, run_at, attempts)
     SELECT id, queue, priority, statement_timestamp(), attempts FROM back WHERE key IS NULL

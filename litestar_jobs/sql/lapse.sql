@@ -35,8 +35,8 @@ WITH expired AS MATERIALIZED (
 ), judged AS MATERIALIZED (
     SELECT over.*, job.job_type, job.trace_id, over.attempts = 0 AND EXISTS (SELECT FROM unbegun WHERE unbegun.id = over.id)
            AS is_expired
-      FROM (TABLE later UNION ALL TABLE now UNION ALL TABLE kept) AS over JOIN litestar_jobs.job USING (id)
-     WHERE job.id = ANY (ARRAY(SELECT id FROM later UNION ALL SELECT id FROM now UNION ALL SELECT id FROM kept))
+      FROM (TABLE later UNION ALL TABLE now UNION ALL TABLE kept) AS over
+     CROSS JOIN LATERAL (SELECT * FROM litestar_jobs.job WHERE job.id = over.id OFFSET 0) AS job
 ), lapsed AS MATERIALIZED (
     SELECT *, CASE WHEN is_expired THEN 'JobExpired' ELSE 'JobDeadline' END AS error_type,
            CASE WHEN is_expired THEN 'no attempt was begun in time'
@@ -55,8 +55,8 @@ WITH expired AS MATERIALIZED (
                'id', job.id, 'job_type', job.job_type, 'queue', lapsed.queue, 'payload', job.payload,
                'attempts', lapsed.attempts, 'error_type', lapsed.error_type, 'message', lapsed.message,
                'trace_id', job.trace_id) AS payload
-      FROM lapsed JOIN litestar_jobs.job USING (id)
-     WHERE job.id = ANY (ARRAY(SELECT id FROM lapsed WHERE NOT is_expired)) AND $7::jsonb ? job.job_type
+      FROM lapsed CROSS JOIN LATERAL (SELECT * FROM litestar_jobs.job WHERE job.id = lapsed.id OFFSET 0) AS job
+     WHERE NOT lapsed.is_expired AND $7::jsonb ? job.job_type
 ), follow AS (
     INSERT INTO litestar_jobs.job
            (id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at, created_at)

@@ -22,9 +22,8 @@ WITH dead AS (
            gone.attempt > job.max_retries AS was_last,
            COALESCE(gone.deadline < statement_timestamp() - make_interval(secs => $1::float8), false) AS overdue,
            (SELECT count(*) FROM litestar_jobs.failure f WHERE f.id = gone.id AND f.error_type = 'WorkerLost') AS before
-      FROM gone JOIN litestar_jobs.job USING (id) LEFT JOIN LATERAL (
-        SELECT reason, key FROM litestar_jobs.limited WHERE limited.id = gone.id OFFSET 0) AS l ON true
-     WHERE job.id = ANY (ARRAY(SELECT id FROM gone))
+      FROM gone CROSS JOIN LATERAL (SELECT * FROM litestar_jobs.job WHERE job.id = gone.id OFFSET 0) AS job
+      LEFT JOIN LATERAL (SELECT reason, key FROM litestar_jobs.limited WHERE limited.id = gone.id OFFSET 0) AS l ON true
 ), judged AS MATERIALIZED (
     SELECT *, before > 0 AND NOT overdue AND NOT was_last AS suspect,
            CASE WHEN overdue THEN 'JobTimeout' ELSE 'WorkerLost' END AS error_type,
@@ -55,8 +54,8 @@ WITH dead AS (
                'id', job.id, 'job_type', job.job_type, 'queue', judged.queue, 'payload', job.payload,
                'attempts', judged.attempt, 'error_type', judged.error_type, 'message', judged.message,
                'trace_id', job.trace_id) AS payload
-      FROM judged JOIN litestar_jobs.job USING (id)
-     WHERE job.id = ANY (ARRAY(SELECT id FROM judged WHERE was_last)) AND $3::jsonb ? job.job_type
+      FROM judged CROSS JOIN LATERAL (SELECT * FROM litestar_jobs.job WHERE job.id = judged.id OFFSET 0) AS job
+     WHERE judged.was_last AND $3::jsonb ? job.job_type
 ), follow AS (
     INSERT INTO litestar_jobs.job
            (id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at, created_at)

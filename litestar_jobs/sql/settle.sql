@@ -6,7 +6,7 @@
 -- $9 what follows a failed job: JSON object of job types to job_type, queue, priority and max_retries of another job
 -- $10 what its headers do not inherit.
 -- Answers the ids that moved; the others had lost their lease.
--- job.id = ANY(ARRAY(...)): by the primary key, whatever the statistics say, as in claim.sql.
+-- Jobs are looked up one by one, whatever the statistics say, as in claim.sql.
 WITH outcome AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::float8[], $5::text[], $6::text[], $7::text[])
                AS o(id, token, verdict, delay, error_type, message, traceback)
@@ -29,9 +29,9 @@ WITH outcome AS MATERIALIZED (
 ), again AS MATERIALIZED (
     SELECT settled.id, settled.queue, job.priority, settled.delay > 0 AS waits, job.run_at AS asked_at, l.reason, l.key,
            statement_timestamp() + make_interval(secs => settled.delay) AS run_at, settled.attempts
-      FROM settled JOIN litestar_jobs.job USING (id) LEFT JOIN LATERAL (
-        SELECT reason, key FROM litestar_jobs.limited WHERE limited.id = settled.id OFFSET 0) AS l ON true
-     WHERE verdict IN ('retry', 'release', 'snooze') AND job.id = ANY (ARRAY(SELECT id FROM settled))
+      FROM settled CROSS JOIN LATERAL (SELECT * FROM litestar_jobs.job WHERE job.id = settled.id OFFSET 0) AS job
+      LEFT JOIN LATERAL (SELECT reason, key FROM litestar_jobs.limited WHERE limited.id = settled.id OFFSET 0) AS l ON true
+     WHERE verdict IN ('retry', 'release', 'snooze')
 ), snoozed AS (
     UPDATE litestar_jobs.job SET snoozes = LEAST(snoozes + 1, 32767)
      WHERE id = ANY (ARRAY(SELECT id FROM settled WHERE verdict = 'snooze'))
@@ -51,8 +51,8 @@ WITH outcome AS MATERIALIZED (
                'id', job.id, 'job_type', job.job_type, 'queue', settled.queue, 'payload', job.payload,
                'attempts', settled.attempts, 'error_type', COALESCE(settled.error_type, ''),
                'message', COALESCE(settled.message, ''), 'trace_id', job.trace_id) AS payload
-      FROM settled JOIN litestar_jobs.job USING (id)
-     WHERE job.id = ANY (ARRAY(SELECT id FROM settled WHERE becomes = 'failed')) AND $9::jsonb ? job.job_type
+      FROM settled CROSS JOIN LATERAL (SELECT * FROM litestar_jobs.job WHERE job.id = settled.id OFFSET 0) AS job
+     WHERE settled.becomes = 'failed' AND $9::jsonb ? job.job_type
 ), follow AS (
     INSERT INTO litestar_jobs.job
            (id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at, created_at)

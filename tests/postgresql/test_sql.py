@@ -260,6 +260,15 @@ def read_whole(plan: list[dict[str, Any]]) -> set[str]:
     } - {"queue", "queue_pkey"}
 
 
+ONE_BY_ONE = {"claim", "complete", "complete_with_results", "settle", "lapse"}
+"""Statements that are run for many jobs at once, and must not take the square of the time for twice as many."""
+
+
+def compared(plan: list[dict[str, Any]]) -> list[str]:
+    """Where each row of one side is compared with each of the other."""
+    return [node["Join Filter"] for node in plan if node["Node Type"] == "Nested Loop" and "Join Filter" in node]
+
+
 @pytest.fixture
 async def ours(direct_dsn: str) -> AsyncIterator[Connection]:
     """A connection with our settings."""
@@ -280,8 +289,9 @@ async def test_our_connections_never_read_a_table_whole_whatever_the_statistics_
         await connection.execute(script)
         for name, arguments in HOT.items():
             await keep_generic_plan(ours, name)
-            assert (world, name, read_whole(await custom_plan(ours, name, arguments))) == (world, name, set())
-            assert (world, name, read_whole(await generic_plan(ours, name))) == (world, name, set())
+            for plan in (await custom_plan(ours, name, arguments), await generic_plan(ours, name)):
+                assert (world, name, read_whole(plan)) == (world, name, set())
+                assert name not in ONE_BY_ONE or (world, name, compared(plan)) == (world, name, [])
             await ours.execute(f"DEALLOCATE kept_{name}")
 
 
