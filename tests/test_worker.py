@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -158,6 +159,28 @@ async def test_a_job_that_an_old_worker_does_not_know_is_run_by_a_new_one(
         async with worker(dsn, [old, new]):
             row = await ended(plugin.client, job_id)
     assert (row.status, row.attempts) == (JobStatus.COMPLETED, 1)
+
+
+async def test_a_worker_that_does_not_know_a_job_lets_one_that_does_go_first(
+    dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not by chance: a deploy costs a job one delay and not several, which double."""
+
+    @job(name="old")
+    async def old() -> None: ...
+
+    @job(name="from_tomorrow")
+    async def new() -> None: ...
+
+    async with worker(dsn, [old]) as plugin:
+        for rounds in range(1, 6):
+            assert plugin.worker is not None
+            plugin.worker._executor._unknown["from_tomorrow"] = 1.0
+            job_id = await plugin.client.enqueue(new())
+            await until(partial(_pending_later, plugin.client, job_id))
+            async with worker(dsn, [old, new]):
+                await ended(plugin.client, job_id)
+            assert caplog.text.count("no job of this name is known here") == rounds
 
 
 async def _logged(caplog: pytest.LogCaptureFixture, text: str) -> bool:

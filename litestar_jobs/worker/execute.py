@@ -54,6 +54,8 @@ MOST_THREADS = 10_000
 """There are as many as run at once, and one more for each that never returns."""
 UNKNOWN_FIRST, UNKNOWN_LONGEST = 5.0, 300.0
 """Seconds that a job of an unknown type waits for a worker that knows it; doubled each time, per type."""
+COMES_BACK = (-0.05, 0.15)
+"""Seconds, around the moment at which such a job may run, in which the worker that gave it back lets others go first."""
 
 
 class Executor:
@@ -76,6 +78,7 @@ class Executor:
         self._emit = emit
         self._sql = statements
         self._unknown: dict[str, float] = {}
+        self._comes_back: dict[str, float] = {}
         self._threads = ThreadPoolExecutor(MOST_THREADS, thread_name_prefix=THREADS)
         self._stuck: set[asyncio.Future[None] | Future[Any]] = set()
         self.own_sessions: set[str] = set()
@@ -279,10 +282,16 @@ class Executor:
         late = JobDeadline("the deadline of the job was over before an attempt could begin")
         return Failed(Failure.of(late), has_begun=False)
 
+    def gives_way(self) -> bool:
+        """Whether a job that this worker does not know may run at this moment: another one may know it."""
+        now, (first, last) = time.monotonic(), COMES_BACK
+        return any(first <= now - moment <= last for moment in self._comes_back.values())
+
     def _wait_for_a_newer_worker(self, claimed: Claimed) -> Outcome:
         """Old code must not destroy new jobs: a job of an unknown type goes back, uncounted, for a while."""
         delay = self._unknown.get(claimed.job_type, UNKNOWN_FIRST)
         self._unknown[claimed.job_type] = min(delay * 2, UNKNOWN_LONGEST)
+        self._comes_back[claimed.job_type] = time.monotonic() + delay
         self._emit(JobUnknown(claimed.id, claimed.job_type, claimed.queue, claimed.trace_id, delay))
         return Snoozed(delay, is_asked_for=False)
 

@@ -58,6 +58,8 @@ __all__ = ("Worker",)
 logger = logging.getLogger("litestar_jobs")
 
 NEVER = float("inf")
+WAY = 0.2
+"""Seconds for which others go first, where one may know a job that this worker does not."""
 MOST_UNWRITTEN = 5_000
 """Outcomes that may wait for the database before no more jobs are claimed."""
 
@@ -268,7 +270,9 @@ class Worker:
 
     def _hear(self, ready: set[str], due_in: float | None) -> None:
         """Jobs were committed, here or elsewhere: some may run, the next one in so many seconds."""
-        if ready and self._claimer.warm(ready):
+        if ready and self._executor.gives_way():
+            asyncio.get_running_loop().call_later(WAY, self._hear, ready, None)
+        elif ready and self._claimer.warm(ready):
             self._claims.wake()
         if due_in is not None and self._promoter.hear(due_in):
             self._promotes.wake()
