@@ -5,10 +5,10 @@ SELECT p.label, p.begins, p.ends, COALESCE(litestar_jobs.first_id(p.begins), '00
        (p.ends <= statement_timestamp() - make_interval(secs => $1::float8)) IS TRUE AS is_over,
        has_function_privilege('litestar_jobs.make_partition()', 'EXECUTE')
        AND has_function_privilege('litestar_jobs.drop_partition(text, float8, float8, float8)', 'EXECUTE') AS is_allowed,
-       (SELECT greatest(reltuples, 0)::bigint FROM pg_class
-         WHERE oid = to_regclass('litestar_jobs.' || quote_ident('job_' || p.label))) AS jobs,
-       (SELECT sum(pg_total_relation_size(to_regclass('litestar_jobs.' || quote_ident(each || '_' || p.label))))::bigint
-          FROM unnest(litestar_jobs.partitioned()) AS each) AS bytes
+       COALESCE((SELECT greatest(reltuples, 0)::bigint FROM pg_class
+                  WHERE oid = to_regclass('litestar_jobs.' || quote_ident('job_' || p.label))), 0) AS jobs,
+       COALESCE((SELECT sum(pg_total_relation_size(to_regclass('litestar_jobs.' || quote_ident(each || '_' || p.label))))::bigint
+                   FROM unnest(litestar_jobs.partitioned()) AS each), 0) AS bytes
   FROM (SELECT label, begins, ends FROM litestar_jobs.partitions()
         UNION ALL
         SELECT 'rest', NULL, NULL WHERE to_regclass('litestar_jobs.job_rest') IS NOT NULL) AS p
