@@ -98,14 +98,17 @@ async def most_at_once(connection: Connection) -> dict[str, int]:
 async def starts(connection: Connection, key: str) -> list[tuple[datetime, datetime]]:
     """Of each start of this rate, when it began at the earliest, and was seen."""
     rows = await connection.fetch(
-        "SELECT started_at, at FROM seen JOIN litestar_jobs.limited USING (id) "
-        "WHERE what = 'start' AND rate_key = $1 ORDER BY at",
+        "SELECT started_at, at FROM seen JOIN litestar_jobs.limited USING (id) WHERE what = 'start' AND rate_key = $1",
         key,
     )
     return [(row["started_at"], row["at"]) for row in rows]
 
 
 def too_close(starts: Sequence[tuple[datetime, datetime]], count: int, per: timedelta) -> list[timedelta]:
-    """Where more than ``count`` starts lie within ``per``: how far apart they are."""
-    apart = [later[1] - earlier[0] for earlier, later in zip(starts, starts[count:], strict=False)]
+    """Where more than ``count`` starts lie within ``per``: how far apart they are.
+
+    Each lies between its two times. Those times are not in the same order: a start that began first may be seen last.
+    """
+    earliest, latest = sorted(begun for begun, _ in starts), sorted(seen for _, seen in starts)
+    apart = [last - first for first, last in zip(earliest, latest[count:], strict=False)]
     return [each for each in apart if each < per]

@@ -30,6 +30,7 @@ GRANT EXECUTE ON FUNCTION litestar_jobs.make_partition(), litestar_jobs.drop_par
 -- Replace: what enqueues and works needs this too if unique jobs replace or reschedule those that are pending.
 GRANT SELECT, INSERT, DELETE ON litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.held TO jobs_replace;
 GRANT SELECT, INSERT, UPDATE, DELETE ON litestar_jobs.limited TO jobs_replace;
+GRANT SELECT, DELETE ON litestar_jobs.pass TO jobs_replace;
 GRANT SELECT, UPDATE (payload, queue, priority, max_retries, run_at, expires_at, deadline_at) ON litestar_jobs.job TO jobs_replace;
 
 -- Read: payloads, errors and tracebacks too.
@@ -41,7 +42,7 @@ GRANT INSERT, UPDATE, DELETE ON litestar_jobs.finished, litestar_jobs.ready, lit
     TO jobs_operate;
 GRANT UPDATE, DELETE ON litestar_jobs.running TO jobs_operate;
 GRANT UPDATE (queue, priority, snoozes, expires_at, deadline_at), DELETE ON litestar_jobs.job TO jobs_operate;
-GRANT DELETE ON litestar_jobs.failure, litestar_jobs.limited TO jobs_operate;
+GRANT DELETE ON litestar_jobs.failure, litestar_jobs.limited, litestar_jobs.pass TO jobs_operate;
 -- When a step of a workflow is cancelled, others go on: what they take over is written with their jobs.
 GRANT UPDATE ON litestar_jobs.workflow, litestar_jobs.step TO jobs_operate;
 GRANT INSERT ON litestar_jobs.job, litestar_jobs.failure TO jobs_operate;

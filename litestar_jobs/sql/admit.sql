@@ -5,7 +5,8 @@
 -- what the job brought with it counts · $8 channel to notify.
 -- A pass of a limit counts while its job is ready, runs, or waits at its other gate, whatever brought it there, and not
 -- once it is anywhere else: nobody has to give it back. A pass of a rate counts from the start of its job, and as of now
--- while the job is ready; if it began, and left no trace of when, from when that is noticed.
+-- while the job is ready; if it left no trace of when it began, from when that is noticed. Whoever takes a job out of
+-- ready, and does not begin it, deletes its pass (cancel.sql).
 -- Passes are counted as this statement's snapshot has them, and given only if nobody has given any since: the row of
 -- the gate is locked, and its turn is the one that was seen. A gate that somebody else is at is left out. Nothing of a
 -- gate changes without another turn, so what the snapshot has of it is still in its place.
@@ -54,9 +55,8 @@ WITH RECURSIVE waiting AS (
                         WHEN v.reason = 'limit' THEN CASE WHEN now.place IS NULL THEN to_timestamp(0) END
                         WHEN now.place = 'running' THEN GREATEST(now.since, p.passed_at)
                         ELSE COALESCE(
-                            (SELECT CASE WHEN f.started_at IS NULL THEN to_timestamp(0)
-                                         ELSE GREATEST(f.started_at, p.passed_at) END
-                               FROM litestar_jobs.finished f WHERE f.id = p.id),
+                            (SELECT GREATEST(f.started_at, p.passed_at)
+                               FROM litestar_jobs.finished f WHERE f.id = p.id AND f.started_at IS NOT NULL),
                             (SELECT max(n.failed_at) FROM litestar_jobs.failure n
                               WHERE n.id = p.id AND n.failed_at >= p.passed_at),
                             statement_timestamp()) END AS since

@@ -18,6 +18,14 @@ WITH later AS (
     DELETE FROM litestar_jobs.running
      WHERE id = ANY (ARRAY(SELECT id FROM litestar_jobs.running WHERE id = ANY ($1::uuid[]) FOR UPDATE SKIP LOCKED))
     RETURNING id, attempt, started_at, worker_id, token
+), unused AS (
+    DELETE FROM litestar_jobs.pass WHERE ctid = ANY (ARRAY(
+        SELECT pass.place FROM now
+         CROSS JOIN LATERAL (SELECT rate_key FROM litestar_jobs.limited WHERE limited.id = now.id OFFSET 0) AS l
+         CROSS JOIN LATERAL (
+            SELECT p.ctid AS place FROM litestar_jobs.pass p
+             WHERE p.reason = 'rate' AND p.key = l.rate_key AND p.id = now.id AND p.started_at IS NULL
+            OFFSET 0) AS pass))
 ), ended AS (
     INSERT INTO litestar_jobs.finished (id, status, attempts, started_at, finished_at, worker_id)
     SELECT id, 'cancelled', attempts, NULL, statement_timestamp(), NULL

@@ -6,7 +6,8 @@
 -- Answers those that were changed, with the queue in which they may run in so many seconds, or the gate at which they
 -- wait now: one with a limit or a rate begins again at its first gate. Both are NULL of one that is held otherwise.
 -- A job is deleted from where it waits, as a claim does, and written again: whoever of the two comes second finds
--- nothing, and a claim sees all of the change or none. One that does not wait any more is left as it is.
+-- nothing, and a claim sees all of the change or none. One that does not wait any more is left as it is. What was let
+-- through for a start that never was gives it back, as in cancel.sql.
 WITH change AS MATERIALIZED (
     SELECT c.id, c.replace, c.queue, COALESCE(c.payload, 'null') AS payload, c.priority, c.max_retries,
            c.limit_key, c.rate_key, c.concurrency, c.rate, c.per,
@@ -22,6 +23,14 @@ WITH change AS MATERIALIZED (
 ), from_now AS (
     DELETE FROM litestar_jobs.ready WHERE id = ANY (ARRAY(SELECT id FROM change))
     RETURNING id, priority, attempts, queue, NULL AS reason
+), unused AS (
+    DELETE FROM litestar_jobs.pass WHERE ctid = ANY (ARRAY(
+        SELECT pass.place FROM from_now
+         CROSS JOIN LATERAL (SELECT rate_key FROM litestar_jobs.limited WHERE limited.id = from_now.id OFFSET 0) AS l
+         CROSS JOIN LATERAL (
+            SELECT p.ctid AS place FROM litestar_jobs.pass p
+             WHERE p.reason = 'rate' AND p.key = l.rate_key AND p.id = from_now.id AND p.started_at IS NULL
+            OFFSET 0) AS pass))
 ), from_held AS (
     DELETE FROM litestar_jobs.held WHERE id = ANY (ARRAY(SELECT id FROM change))
     RETURNING id, priority, attempts, queue, CASE WHEN key IS NULL THEN reason END

@@ -3,6 +3,7 @@
 -- keep the walk from all that ended before · $5 at most so many of each · $6 channel to notify · $7 what follows a failed
 -- job, and $8 what its headers do not inherit, as in settle.sql.
 -- An attempt that counts, or a snooze, is a beginning. Rows that somebody moves at this moment are skipped.
+-- What was let through for a start that never was gives it back, as in cancel.sql.
 -- Answers how many were walked over, and how far, with each job that ended, or with NULLs.
 WITH expired AS MATERIALIZED (
     SELECT expires_at AS at, id FROM litestar_jobs.job
@@ -32,6 +33,14 @@ WITH expired AS MATERIALIZED (
          WHERE id = ANY (ARRAY(SELECT id FROM overdue))
             OR (id = ANY (ARRAY(SELECT id FROM unbegun)) AND attempts = 0) FOR UPDATE SKIP LOCKED))
     RETURNING id, queue, attempts
+), unused AS (
+    DELETE FROM litestar_jobs.pass WHERE ctid = ANY (ARRAY(
+        SELECT pass.place FROM now
+         CROSS JOIN LATERAL (SELECT rate_key FROM litestar_jobs.limited WHERE limited.id = now.id OFFSET 0) AS l
+         CROSS JOIN LATERAL (
+            SELECT p.ctid AS place FROM litestar_jobs.pass p
+             WHERE p.reason = 'rate' AND p.key = l.rate_key AND p.id = now.id AND p.started_at IS NULL
+            OFFSET 0) AS pass))
 ), judged AS MATERIALIZED (
     SELECT over.*, job.job_type, job.trace_id, over.attempts = 0 AND EXISTS (SELECT FROM unbegun WHERE unbegun.id = over.id)
            AS is_expired

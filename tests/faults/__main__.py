@@ -161,7 +161,7 @@ async def soak(minutes: float, seed: int) -> bool:
             try:
                 await fleet.start_all(WORKERS)
                 load.begin(4, lambda n: failing() if n % 50 == 0 else KINDS[n % 2](Work(0.02)))
-                load.begin_rolling_back()
+                await load.begin_rolling_back()
                 run = Soak(World(server, dsn, proxy, load, fleet), random.Random(seed))
                 await run.run(minutes * 60)
                 await load.end()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
 import asyncpg
@@ -42,9 +42,10 @@ class Load:
         """So many callers go on enqueueing until :meth:`end`; ``make`` is told which request it is."""
         self._callers += [asyncio.create_task(self._call(make, pause)) for _ in range(callers)]
 
-    def begin_rolling_back(self, pause: float = 0.02) -> None:
-        """One more, whose transactions are never committed."""
-        self._callers.append(asyncio.create_task(self._roll_back(pause)))
+    async def begin_rolling_back(self, pause: float = 0.02) -> None:
+        """One more, whose transactions are never committed: the first is over when this returns."""
+        await self._roll_back()
+        self._callers.append(asyncio.create_task(self._go_on_rolling_back(pause)))
 
     async def end(self) -> None:
         """The callers finish what they are at. Those who do not know ask again by id."""
@@ -93,20 +94,21 @@ class Load:
             case error:
                 raise error
 
-    async def _roll_back(self, pause: float) -> None:
+    async def _go_on_rolling_back(self, pause: float) -> None:
         while True:
-            try:
-                connection = await asyncpg.connect(self._direct_dsn, timeout=5, command_timeout=5)
-                try:
-                    transaction = connection.transaction()
-                    await transaction.start()
-                    self.rolled_back.add(await self.client.enqueue_with(connection, plain(Work())))
-                    await transaction.rollback()
-                finally:
-                    connection.terminate()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
-                pass  # with its server, which rolls back as well
             await asyncio.sleep(pause)
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+                await self._roll_back()  # or the connection breaks, which rolls back as well
+
+    async def _roll_back(self) -> None:
+        connection = await asyncpg.connect(self._direct_dsn, timeout=5, command_timeout=5)
+        try:
+            transaction = connection.transaction()
+            await transaction.start()
+            self.rolled_back.add(await self.client.enqueue_with(connection, plain(Work())))
+            await transaction.rollback()
+        finally:
+            connection.terminate()
 
 
 @asynccontextmanager

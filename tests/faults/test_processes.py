@@ -39,7 +39,7 @@ async def failures(world: World, job_id: UUID) -> list[Any]:
 
 async def test_nothing_is_lost_or_doubled_without_any_fault(world: World) -> None:
     await world.fleet.start_all(2)
-    world.load.begin_rolling_back()
+    await world.load.begin_rolling_back()
     await world.load.backlog(500, 0.01)
     found = await world.judged()
     assert found.counts["jobs completed"] == 500
@@ -50,7 +50,7 @@ async def test_nothing_is_lost_or_doubled_without_any_fault(world: World) -> Non
 async def test_workers_that_are_killed_ten_times_lose_and_double_nothing(world: World) -> None:
     await world.fleet.start_all(3)
     world.load.begin(4, lambda n: (plain, transacted)[n % 2](Work(0.05)))
-    world.load.begin_rolling_back()
+    await world.load.begin_rolling_back()
     for _ in range(10):
         victim = random.choice(world.fleet.alive)
         starting = asyncio.create_task(world.fleet.start())

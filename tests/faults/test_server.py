@@ -18,7 +18,7 @@ async def test_a_server_that_comes_back_finds_everything_and_everybody_again(
     seconds after it takes connections jobs are finished at their usual rate."""
     await world.fleet.start_all(2)
     world.load.begin(8, lambda n: (plain, transacted)[n % 2](Work(0.02)))
-    world.load.begin_rolling_back()
+    await world.load.begin_rolling_back()
     await world.busy(100)
     since = await moment(world.dsn)
     await asyncio.sleep(2)  # the usual rate

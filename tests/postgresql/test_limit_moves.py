@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from limited import INSTRUMENT, TABLES, Connection, most_at_once, starts, too_cl
 from litestar_jobs.database import SETTINGS, Database
 from litestar_jobs.gates import BEGINNING, Gates
 from litestar_jobs.outcome import Failure, Settlement
+from litestar_jobs.records import Walk
 from litestar_jobs.request import Limited
 from litestar_jobs.store import Claimed, Statements, Store
 
@@ -28,11 +30,12 @@ T = TypeVar("T")
 SQL = Statements("litestar_jobs")
 HOUR = 3600.0
 
+SELDOM = Limited(None, "seldom", None, 1, HOUR)
 KINDS = {
     "one": Limited("one", None, 1),
     "three": Limited("three", None, 3),
     "rated": Limited("rated", "seldom", 2, 1, HOUR),
-    "seldom": Limited(None, "seldom", None, 1, HOUR),
+    "seldom": SELDOM,
     "free": None,
 }
 
@@ -49,7 +52,8 @@ class Moves(RuleBasedStateMachine):
         self.store = Store(self.connection.fetch, SQL)
         self.gates = Gates(self.connection.fetch, SQL)
         self.claimed: dict[UUID, Claimed] = {}
-        self.run(self.connection.execute("; ".join(f"DELETE FROM litestar_jobs.{table}" for table in TABLES)))
+        tables = ["seen", *(f"litestar_jobs.{table}" for table in TABLES)]
+        self.run(self.connection.execute("; ".join(f"DELETE FROM {table}" for table in tables)))
         self.worker = uuid7()
         self.run(self.store.register(self.worker, "host", 1, ["default"], HOUR))
 
@@ -161,6 +165,7 @@ class Moves(RuleBasedStateMachine):
         for table in ("running", "finished"):
             self.fetch(f"UPDATE litestar_jobs.{table} SET started_at = started_at - interval '1 h'")
         self.fetch("UPDATE litestar_jobs.failure SET failed_at = failed_at - interval '1 h'")
+        self.fetch("UPDATE seen SET at = at - interval '1 h'")
         self.run(self.store.promote(100))
 
     @precondition(lambda self: self.some_running())
@@ -200,11 +205,12 @@ class Moves(RuleBasedStateMachine):
 
     @invariant()
     def no_more_start_than_the_rate_says(self) -> None:
-        """Within the hour that is now."""
+        """Within the hour that is now, with those who may start at any moment."""
         sql = """
-            SELECT count(*) AS n FROM litestar_jobs.pass JOIN litestar_jobs.limited USING (id)
-             WHERE pass.reason = 'rate' AND passed_at > now() - interval '1 h'
-               AND (id IN (SELECT id FROM litestar_jobs.ready UNION ALL SELECT id FROM litestar_jobs.running))
+            SELECT count(*) AS n FROM litestar_jobs.limited JOIN (
+                SELECT id FROM litestar_jobs.ready
+                UNION ALL SELECT id FROM seen WHERE what = 'start' AND at > now() - interval '1 h') AS begun USING (id)
+             WHERE rate_key = 'seldom'
         """
         assert self.fetch(sql)[0]["n"] <= 1
 
@@ -231,6 +237,8 @@ def test_moves_keep_the_rule(own_loop_dsn: str) -> None:
     class OnThisDatabase(Moves):
         dsn = own_loop_dsn
 
+    asyncio.run(_instrument(own_loop_dsn))
+
     run_state_machine_as_test(
         OnThisDatabase,
         settings=settings(
@@ -239,7 +247,10 @@ def test_moves_keep_the_rule(own_loop_dsn: str) -> None:
     )
 
 
-# Many at once.
+async def _instrument(dsn: str) -> None:
+    connection = await Database(dsn).connect()
+    await connection.execute(INSTRUMENT)
+    await connection.close()
 
 
 class Actor:
@@ -304,6 +315,61 @@ class Actor:
                 await self.store.release(["default"], HOUR)
             case _:
                 await self.store.promote(100)
+
+
+# What a start is. Of the rate, one an hour: whether the next job may go tells whether the one before it counts.
+
+
+async def let_one_through(connection: Connection) -> tuple[Actor, UUID]:
+    actor = Actor(connection, random.Random(0))
+    await actor.begin()
+    first, _ = await wait_at(connection, SELDOM, 2)
+    assert await may_start(actor) == [first]
+    return actor, first
+
+
+async def may_start(actor: Actor) -> list[UUID]:
+    await actor.gates.admit([("rate", "seldom")], [], None, 0, "{}")
+    return [row["id"] for row in await actor.connection.fetch("SELECT id FROM litestar_jobs.ready")]
+
+
+async def take_away(actor: Actor, job_id: UUID, how: str) -> None:
+    match how:
+        case "cancel":
+            assert await actor.store.cancel(job_id)
+        case "cancel many":
+            assert await actor.store.cancel_many([job_id])
+        case "lapse":
+            await actor.connection.execute("UPDATE litestar_jobs.job SET deadline_at = now() WHERE id = $1", job_id)
+            assert (await actor.store.lapse(Walk(), 10))[0]
+        case _:
+            change = msgspec.json.encode([{"id": job_id, "delay": HOUR, "replace": False}]).decode()
+            assert await actor.connection.fetch(SQL["change_pending"], change, None)
+
+
+@pytest.mark.parametrize("how", ["cancel", "cancel many", "lapse", "reschedule"])
+@pytest.mark.parametrize("verdict", ["retry", "release", "lost"])
+async def test_an_attempt_counts_whatever_becomes_of_its_job(connection: Connection, verdict: Any, how: str) -> None:
+    actor, first = await let_one_through(connection)
+    (claimed,) = await actor.store.claim({"default": 1}, {}, actor.worker, "{}")
+    if verdict == "lost":
+        await actor.store.renew(actor.worker, 0)
+        assert await actor.store.rescue(HOUR)
+    else:
+        failure = Failure("E", "no") if verdict == "retry" else None
+        assert await actor.store.settle([(claimed, Settlement(verdict, 0.0, failure))])
+    await take_away(actor, first, how)
+    assert await may_start(actor) == []
+
+
+@pytest.mark.parametrize("how", ["cancel", "cancel many", "lapse", "reschedule"])
+async def test_a_job_that_is_taken_away_before_it_begins_is_no_start(connection: Connection, how: str) -> None:
+    actor, first = await let_one_through(connection)
+    await take_away(actor, first, how)
+    assert len(await may_start(actor)) == 1
+
+
+# Many at once.
 
 
 @pytest.mark.parametrize("seed", range(4))
