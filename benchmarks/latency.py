@@ -16,8 +16,8 @@ from litestar_jobs.request import NewJob
 from litestar_jobs.store import LARGEST, Lowest, Store
 
 ROUNDS = 200
-IDLE = 10.0
-"""Seconds of looking at an idle worker."""
+IDLE = 60.0
+"""Seconds of looking at an idle worker: long enough for what it does once a minute."""
 
 
 def percentile(values: list[float], part: float) -> float:
