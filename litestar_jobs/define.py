@@ -105,12 +105,12 @@ class Job(Generic[PayloadT, ResultT]):
     @property
     def is_plain(self) -> bool:
         """Whether its requests ask for nothing special by themselves."""
-        return self.gating is None and self.can_be_step
+        return self.gating is None and not self.is_unique and self.limits == (None, None)
 
     @property
-    def can_be_step(self) -> bool:
-        """Whether steps of a workflow that wait for such a job can count on it."""
-        return self._keys is None and self.limits == (None, None)
+    def is_unique(self) -> bool:
+        """Whether its requests may find that there is one already."""
+        return self._keys is not None
 
     def __repr__(self) -> str:
         return f"<Job {self.name!r} from {self.where}>"

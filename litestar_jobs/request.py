@@ -175,12 +175,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_plain(self) -> bool:
         """Whether nothing special is asked for, so that the plain statements can write it."""
-        return self.limited is None and self.can_be_step
-
-    @property
-    def can_be_step(self) -> bool:
-        """Whether those that wait for it can count on it: nothing keeps it from being written, or from being begun late."""
-        return self.unique is None and self.expires_in is None and self.deadline is None
+        return self.limited is None and self.unique is None and self.expires_in is None and self.deadline is None
 
     @property
     def limits(self) -> tuple[float | None, float | None]:

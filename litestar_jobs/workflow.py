@@ -116,10 +116,12 @@ class Workflow:
         self, name: str, what: JobRequest | Job[Any, Any], before: Sequence[Step], run_when: RunWhen
     ) -> tuple[JobRequest, Takes | None]:
         if isinstance(what, JobRequest):
-            _check_possible(name, what)
+            if what.unique is not None:
+                raise _cannot_be_unique(name)
             return what, None
         _check_job(name, what)
-        _check_possible(name, what)
+        if what.is_unique:
+            raise _cannot_be_unique(name)
         if what.codec is None:
             return what(), None
         request = JobRequest(
@@ -127,6 +129,8 @@ class Workflow:
             queue=what.queue,
             max_retries=what.max_retries,
             priority=what.priority,
+            expires_in=what.limits[0],
+            deadline=what.limits[1],
             limited=_limited(name, what),
         )
         if before and what.payload_type == list[Finished]:
@@ -149,12 +153,11 @@ def _check_job(name: str, what: object) -> None:
         )
 
 
-def _check_possible(name: str, what: JobRequest | Job[Any, Any]) -> None:
-    if not what.can_be_step:
-        raise DefinitionError(
-            f"step {name!r} is a job with unique, expires_in or deadline, which steps cannot have: it might never run, and "
-            "those after it wait for it. Make it a job without, or let a step enqueue it."
-        )
+def _cannot_be_unique(name: str) -> DefinitionError:
+    return DefinitionError(
+        f"step {name!r} is a unique job, which steps cannot be: where its key is taken there is no new job, and those after it "
+        "wait for one. Make it a job without unique, or let a step enqueue it."
+    )
 
 
 def _limited(name: str, job: Job[Any, Any]) -> Limited | None:

@@ -144,6 +144,7 @@ def _first(workflow: Workflow) -> Iterable[JobRequest]:
 def _object(step: Step, position: int, ids: Mapping[str, UUID]) -> dict[str, Any]:
     """A step as an object for ``start_workflow.sql``."""
     asked = step.request
+    expires_in, deadline = asked.limits
     return {
         "id": ids[step.name],
         "name": step.name,
@@ -155,6 +156,8 @@ def _object(step: Step, position: int, ids: Mapping[str, UUID]) -> dict[str, Any
         "max_retries": asked.max_retries,
         "run_at": asked.run_at,
         "delay": asked.delay_seconds,
+        "expires_in": expires_in,
+        "deadline": deadline,
         "run_when": step.run_when,
         "takes": step.takes,
         "after": [ids[name] for name in step.after],

@@ -1,7 +1,7 @@
 -- Let steps go that wait for nothing any more, now that these have ended. Their workflows are locked.
 -- $1 ids of steps whose end was noted a moment ago · $2 how each ended · $3 whether each had ended before, otherwise
 -- $4 channel to notify.
--- One with a limit or a rate waits at its first gate. A step that was cancelled because of another may run too, when that one
+-- One with a limit or a rate waits at its first gate; limits in time begin to count. A step that was cancelled because of another may run too, when that one
 -- was retried and has completed.
 -- Answers those that may run, in how many seconds, and what becomes their payload.
 WITH ended AS MATERIALIZED (
@@ -37,10 +37,17 @@ WITH ended AS MATERIALIZED (
     SELECT revived.id, job.queue, job.priority, job.run_at, revived.attempts
       FROM revived CROSS JOIN LATERAL (SELECT * FROM litestar_jobs.job WHERE job.id = revived.id OFFSET 0) AS job
 ), going AS MATERIALIZED (
-    SELECT moved.id, queue, priority, attempts, step.takes, limited.reason, limited.key,
-           GREATEST(run_at, statement_timestamp() + make_interval(secs => step.delay)) AS run_at
+    SELECT moved.id, queue, priority, attempts, step.takes, step.expires_in, step.deadline, limited.reason,
+           limited.key, GREATEST(run_at, statement_timestamp() + make_interval(secs => step.delay)) AS run_at
       FROM moved CROSS JOIN LATERAL (SELECT * FROM litestar_jobs.step WHERE step.id = moved.id OFFSET 0) AS step
       LEFT JOIN LATERAL (SELECT reason, key FROM litestar_jobs.limited WHERE limited.id = moved.id OFFSET 0) AS limited ON true
+), timed AS (
+    UPDATE litestar_jobs.job
+       SET expires_at = going.run_at + make_interval(secs => expires_in),
+           deadline_at = statement_timestamp() + make_interval(secs => deadline)
+      FROM going
+     WHERE job.id = going.id AND (expires_in IS NOT NULL OR deadline IS NOT NULL)
+       AND job.id = ANY (ARRAY(SELECT id FROM going WHERE expires_in IS NOT NULL OR deadline IS NOT NULL))
 ), kept AS (
     INSERT INTO litestar_jobs.held (id, queue, priority, run_at, attempts, reason, key)
     SELECT id, queue, priority, run_at, attempts, reason, key FROM going

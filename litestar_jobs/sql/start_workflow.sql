@@ -1,30 +1,35 @@
 -- Start a workflow: write it, and a job for each of its steps; those that come after others wait.
 -- $1 its id · $2 its name · $3 trace id · $4 headers of its jobs, JSON text
 -- $5 the steps, JSON array of objects: id, name, position, queue, job_type, payload, priority, max_retries, run_at or NULL,
--- delay in seconds, where run_at is NULL, run_when, takes, after (the ids of those that it comes after); limit_key and
--- concurrency, rate_key, rate and per, where there is a limit or a rate
+-- delay in seconds, where run_at is NULL, expires_in and deadline in seconds or NULL, run_when, takes, after (the ids of those
+-- that it comes after); limit_key and concurrency, rate_key, rate and per, where there is a limit or a rate
 -- $6 channel to notify of it, or NULL: the caller wakes workers after its commit.
--- The delay of a step that waits counts from the moment at which it waits no more.
+-- The delay of a step that waits, and its limits in time, count from the moment at which it waits no more.
 WITH asked AS MATERIALIZED (
     SELECT s.id, s.name, s.position, s.queue, s.job_type, COALESCE(s.payload, 'null') AS payload, s.priority, s.max_retries,
-           s.delay, s.run_when, s.takes, s.after, s.limit_key, s.rate_key, s.concurrency, s.rate, s.per, cardinality(s.after) AS waits_for,
+           s.delay, s.expires_in, s.deadline, s.run_when, s.takes, s.after, s.limit_key, s.rate_key, s.concurrency, s.rate, s.per,
+           cardinality(s.after) AS waits_for,
            COALESCE(s.run_at, statement_timestamp() + make_interval(
                secs => CASE WHEN cardinality(s.after) = 0 THEN s.delay ELSE 0 END)) AS run_at
       FROM json_to_recordset($5::text::json)
            AS s(id uuid, name text, position smallint, queue text, job_type text, payload jsonb, priority smallint,
-                max_retries smallint, run_at timestamptz, delay float8, run_when text, takes text, after uuid[],
-                limit_key text, rate_key text, concurrency int, rate int, per float8)
+                max_retries smallint, run_at timestamptz, delay float8, expires_in float8, deadline float8, run_when text,
+                takes text, after uuid[], limit_key text, rate_key text, concurrency int, rate int, per float8)
 ), named AS (
     INSERT INTO litestar_jobs.workflow (id, name, created_at, trace_id)
     VALUES ($1::uuid, $2::text, statement_timestamp(), $3::text)
 ), written AS (
     INSERT INTO litestar_jobs.job
-           (id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at, created_at)
-    SELECT id, queue, job_type, payload, priority, max_retries, $3::text, $4::text::jsonb, run_at, statement_timestamp()
+           (id, queue, job_type, payload, priority, max_retries, trace_id, headers, run_at, created_at, expires_at,
+            deadline_at)
+    SELECT id, queue, job_type, payload, priority, max_retries, $3::text, $4::text::jsonb, run_at, statement_timestamp(),
+           CASE WHEN waits_for = 0 THEN GREATEST(run_at, statement_timestamp()) + make_interval(secs => expires_in) END,
+           CASE WHEN waits_for = 0 THEN statement_timestamp() + make_interval(secs => deadline) END
       FROM asked
 ), steps AS (
-    INSERT INTO litestar_jobs.step (id, workflow_id, position, name, job_type, run_when, takes, delay, waits_for)
-    SELECT id, $1::uuid, position, name, job_type, run_when, takes, delay, waits_for FROM asked
+    INSERT INTO litestar_jobs.step
+           (id, workflow_id, position, name, job_type, run_when, takes, delay, expires_in, deadline, waits_for)
+    SELECT id, $1::uuid, position, name, job_type, run_when, takes, delay, expires_in, deadline, waits_for FROM asked
 ), edges AS (
     INSERT INTO litestar_jobs.edge (upstream, downstream)
     SELECT upstream, id FROM asked CROSS JOIN unnest(after) AS upstream

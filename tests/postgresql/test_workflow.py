@@ -945,8 +945,8 @@ async def speaks() -> str:
         (lambda: chain(silent(), note), "the result of step 'is silent' cannot be the payload of step 'note': it returns nothing"),
         (lambda: chain(prices(Order(1)), note), "payload of step 'note': it is an object, not text"),
         (lambda: chain(speaks(), ship), "payload of step 'ship': it is text, not an object. They are the result of job "),
-        (lambda: chain(alone()), "step 'alone' is a job with unique, expires_in or deadline"),
-        (lambda: chain(silent(), alone), "step 'alone' is a job with unique, expires_in or deadline"),
+        (lambda: chain(alone()), "step 'alone' is a unique job, which steps cannot be"),
+        (lambda: chain(silent(), alone), "step 'alone' is a unique job, which steps cannot be"),
         (lambda: chain(charge), "takes a Order, but nothing before it gives one"),  # type: ignore[arg-type]
     ],
 )  # fmt: skip

@@ -1,0 +1,1 @@
+ALTER TABLE litestar_jobs.step DROP COLUMN IF EXISTS expires_in, DROP COLUMN IF EXISTS deadline;
