@@ -363,8 +363,10 @@ async def test_100_000_jobs_behind_one_blocked_key_cost_the_others_nothing(
         """Pages, by everybody so far. A time would say more of the machine."""
         for each in (ours, connection):
             await each.execute("SELECT pg_stat_force_next_flush()")
-        pages = "SELECT blks_hit + blks_read FROM pg_stat_database WHERE datname = current_database()"
-        return await connection.fetchval(pages)
+        pages: int = await connection.fetchval(
+            "SELECT blks_hit + blks_read FROM pg_stat_database WHERE datname = current_database()"
+        )
+        return pages
 
     async def cost() -> float:
         before = await looked_at()

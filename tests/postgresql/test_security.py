@@ -46,7 +46,7 @@ from litestar_jobs.errors import ConfigurationError, DatabaseUnreachable, Enqueu
 from litestar_jobs.store import Statements
 from litestar_jobs.testing import drained, ended, running, until
 
-ROLES = Path(__file__).parent.parent / "docs" / "examples" / "roles.sql"
+ROLES = Path(__file__).parents[2] / "docs" / "examples" / "roles.sql"
 SECRET = "correct-horse-battery"
 
 HOSTILE = [
