@@ -5,6 +5,7 @@ retry begins a trace of its own that links to it, because it may come hours late
 """
 
 import logging
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -27,6 +28,8 @@ __all__ = ("OpenTelemetryTracing",)
 logger = logging.getLogger("litestar_jobs")
 
 SYSTEM = "litestar_jobs"
+LOOK_PAUSE = 0.001
+"""Seconds between two looks for a provider. Each reads the environment, and takes a twentieth of what a job takes."""
 
 
 class OpenTelemetryTracing:
@@ -38,6 +41,7 @@ class OpenTelemetryTracing:
     def __init__(self) -> None:
         self._tracer = trace.get_tracer(SYSTEM, version("litestar-jobs"))
         self._has_provider = False
+        self._look_at = 0.0
 
     def trace_id(self) -> str | None:
         """The id of the current span's trace."""
@@ -58,7 +62,8 @@ class OpenTelemetryTracing:
 
     def _is_on(self) -> bool:
         """A provider can be set at any time, but only once."""
-        if not self._has_provider:
+        if not self._has_provider and (now := time.monotonic()) >= self._look_at:
+            self._look_at = now + LOOK_PAUSE
             provider = trace.get_tracer_provider()
             self._has_provider = not isinstance(provider, ProxyTracerProvider | NoOpTracerProvider)
         return self._has_provider

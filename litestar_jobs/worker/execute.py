@@ -152,7 +152,8 @@ class Executor:
         payload = () if job.codec is None else (job.codec.decode(attempt.claimed.payload),)
         plan = self._plans[job.name]
         if not plan.steps:  # nothing to make, to clean up or to commit
-            dependencies = plan.wanted.of({**self._constants, CONTEXT_KEY: context})
+            wanted = plan.wanted
+            dependencies = wanted.of({**self._constants, CONTEXT_KEY: context}) if wanted.names else wanted.defaults
             if job.timeout is None and attempt.claimed.deadline is None:
                 returned = await self._call(job, attempt, payload, dependencies)
             else:
