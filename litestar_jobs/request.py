@@ -162,10 +162,14 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
                 raise DefinitionError("give run_at or delay, not both")
         if self.run_at is not None:
             _check_aware(self.run_at)
+        if self.expires_in is not None or self.deadline is not None:
+            self._check_times()
+        _check_json(self.payload)
+
+    def _check_times(self) -> None:
         check_limits(self.expires_in, self.deadline)
         if self.deadline is not None and self.delay_seconds >= seconds(self.deadline, "deadline"):
             raise DefinitionError(f"a job that waits {self.delay!r} cannot keep a deadline of {self.deadline!r}")
-        _check_json(self.payload)
 
     @property
     def delay_seconds(self) -> float:
