@@ -14,7 +14,7 @@ GRANT SELECT (id) ON litestar_jobs.job, litestar_jobs.running, litestar_jobs.fin
 GRANT SELECT, INSERT, UPDATE ON litestar_jobs.unique_key TO jobs_enqueue;
 
 -- Work: move jobs from state to state, and delete those that were kept long enough. Of what was asked for only the number of
--- snoozes changes, and a retry by hand forgets the limits in time.
+-- snoozes changes, and limits in time: a step of a workflow gets its own when it waits no more, a retry by hand forgets them.
 GRANT SELECT ON ALL TABLES IN SCHEMA litestar_jobs TO jobs_work;
 GRANT INSERT, DELETE ON litestar_jobs.job, litestar_jobs.failure TO jobs_work;
 GRANT INSERT, UPDATE, DELETE ON litestar_jobs.ready, litestar_jobs.scheduled, litestar_jobs.running,

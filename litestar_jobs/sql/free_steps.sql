@@ -1,8 +1,8 @@
 -- Let steps go that wait for nothing any more, now that these have ended. Their workflows are locked.
 -- $1 ids of steps whose end was noted a moment ago · $2 how each ended · $3 whether each had ended before, otherwise
 -- $4 channel to notify.
--- One with a limit or a rate waits at its first gate; limits in time begin to count. A step that was cancelled because of another may run too, when that one
--- was retried and has completed.
+-- One with a limit or a rate waits at its first gate; limits in time begin to count. A step that was cancelled because of
+-- another may run too, when that one was retried and has completed.
 -- Answers those that may run, in how many seconds, and what becomes their payload.
 WITH ended AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::bool[]) AS e(id, status, had_ended)
