@@ -46,7 +46,7 @@ WITH ended AS MATERIALIZED (
        SET expires_at = going.run_at + make_interval(secs => expires_in),
            deadline_at = statement_timestamp() + make_interval(secs => deadline)
       FROM going
-     WHERE job.id = going.id AND (expires_in IS NOT NULL OR deadline IS NOT NULL)
+     WHERE job.id = going.id
        AND job.id = ANY (ARRAY(SELECT id FROM going WHERE expires_in IS NOT NULL OR deadline IS NOT NULL))
 ), kept AS (
     INSERT INTO litestar_jobs.held (id, queue, priority, run_at, attempts, reason, key)

@@ -38,6 +38,7 @@ class Rescuer:
         *,
         follow_ups: str,
         ended: Callable[[Iterable[UUID]], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``queues`` are those whose suspects may go now; ``follow_ups`` say what follows a failed job; ``ended`` hears of
         jobs that this has ended."""
@@ -47,13 +48,14 @@ class Rescuer:
         self._emit = emit
         self._follow_ups = follow_ups
         self._ended = ended
+        self._clock = clock
         self._lapses = Lapses(store, emit, follow_ups, ended)
         self._rarely = min(lease, RARELY)
         self._rescue_at = self._tidy_at = self._release_at = 0.0
 
     async def step(self) -> float:
         """Do what is due. Answers in how many seconds something is next."""
-        now = time.monotonic()
+        now = self._clock()
         if now >= self._rescue_at:
             await self._rescue()
             self._rescue_at = now + self._lease / RENEWALS
@@ -63,7 +65,7 @@ class Rescuer:
         if now >= self._release_at:
             waited = await self._release()
             self._release_at = now + (SUSPECT_PAUSE if waited else self._rarely)
-        return max(0.001, min(self._rescue_at, self._tidy_at, self._release_at) - time.monotonic())
+        return max(0.001, min(self._rescue_at, self._tidy_at, self._release_at) - self._clock())
 
     async def _rescue(self) -> None:
         rescued = await self._store.rescue(self._lease, self._follow_ups)

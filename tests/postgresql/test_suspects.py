@@ -5,6 +5,7 @@ Here the statements, with a lease that ends at once; what becomes of real proces
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -15,7 +16,9 @@ from litestar_jobs import JobRequest, JobStatus, migrate
 from litestar_jobs.database import Database, Link
 from litestar_jobs.outcome import Settlement
 from litestar_jobs.request import NewJob
-from litestar_jobs.store import Claimed, QueueCount, Statements, Store, UnknownType
+from litestar_jobs.store import NOTHING, Claimed, QueueCount, Statements, Store, UnknownType
+from litestar_jobs.telemetry import Event, JobRescued, SuspectReleased
+from litestar_jobs.worker.rescue import Rescuer
 
 QUEUE = ["default"]
 HOUR = 3600.0
@@ -192,3 +195,43 @@ async def test_who_holds_a_job_says_why(connection: "asyncpg.Connection[asyncpg.
         await connection.execute(
             "INSERT INTO litestar_jobs.held VALUES (gen_random_uuid(), now(), 0, 0, 'default', $1)", reason
         )
+
+
+async def test_the_dead_are_looked_for_often_what_is_rare_seldom_and_a_suspect_just_found_may_run_at_once(
+    link: Link, store: Store
+) -> None:
+    sql, now = Statements("litestar_jobs"), 0.0
+    names = {sql[name]: name for name in ("rescue", "undouble", "lapse", "release")}
+    asked: list[str] = []
+    events: list[Event] = []
+
+    async def fetch(statement: str, *arguments: Any) -> Any:
+        asked.append(names[statement])
+        return await link.fetch(statement, *arguments)
+
+    rescuer = Rescuer(
+        Store(fetch, sql),
+        lambda: QUEUE,
+        15.0,
+        events.append,
+        follow_ups=NOTHING,
+        ended=lambda _: None,
+        clock=lambda: now,
+    )
+
+    async def asked_at(moment: float) -> list[str]:
+        nonlocal now
+        asked.clear()
+        now = moment
+        await rescuer.step()
+        return list(asked)
+
+    assert await asked_at(0) == ["rescue", "undouble", "lapse", "release"]
+    assert await asked_at(5) == ["rescue"]
+    await enqueued(store, 2)
+    await lost(store)
+    await started(store, lease=0)
+    assert await asked_at(10) == ["rescue", "release"]
+    assert [type(event) for event in events] == [JobRescued, JobRescued, SuspectReleased]
+    assert await asked_at(10.25) == ["release"], "while one waits"
+    assert await asked_at(15) == ["rescue", "undouble", "lapse", "release"]
